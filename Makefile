@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test test-variants test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
 
 demo: $(VENV)/.installed
-	@$(BIN)/personabench run --method none,rag --task lamp4
+	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0
 	@echo
 	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
 	@echo "See what it saw:    $(BIN)/personabench show last 310"

@@ -109,7 +109,7 @@ class Cicl(PeerMethod):
             records,
             negatives,
             analysis=analysis,
-            request="",
+            contract="",
             max_tokens=ctx.answer_tokens,
             ctx=ctx,
         )
@@ -125,7 +125,7 @@ class Cicl(PeerMethod):
     ) -> str:
         """Request analysis and answer in one reply; retry once, then return the whole reply."""
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
-        request = ctx.part(PROMPTS, "request")
+        contract = ctx.part(PROMPTS, "request")
 
         reminders = ("", ctx.part(PROMPTS, "reminder"))
         for attempt, reminder in enumerate(reminders):
@@ -134,7 +134,7 @@ class Cicl(PeerMethod):
                 records,
                 negatives,
                 analysis="",
-                request=request + reminder,
+                contract=contract + reminder,
                 max_tokens=max_tokens,
                 ctx=ctx,
             )
@@ -188,11 +188,11 @@ class Cicl(PeerMethod):
         negatives: Mapping[str, str],
         *,
         analysis: str,
-        request: str,
+        contract: str,
         max_tokens: int,
         ctx: Context,
     ) -> tuple[Message, ...]:
-        """The question with an analysis and as many pairs as fit, followed by `request`."""
+        """The question with an analysis and as many pairs as fit, and the form of the reply."""
         flags: dict[str, float] = {}
 
         def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
@@ -200,12 +200,9 @@ class Cicl(PeerMethod):
             parts = (_format_pairs(fitted, negatives, ctx), analysis)
             content = "\n\n".join(part for part in parts if part)
             notes = ctx.part(PROMPTS, "notes", content=content) if content else ""
-            rendered = ctx.task.render(sample, (), notes, ctx.tokens)
+            rendered = ctx.word(sample, notes=notes, contract=contract)
             flags = rendered.flags
-            if not request:
-                return rendered.messages
-            *earlier, last = rendered.messages
-            return (*earlier, Message(last.role, f"{last.content}\n\n{request}"))
+            return rendered.messages
 
         messages = ctx.fit(build, records, max_tokens)
         # Only the rendering that was sent counts, not the longer ones that did not fit.

@@ -25,6 +25,7 @@ _MODULES = {
     "Generative": "api.data_sources",
     "Audited": "api.data_sources",
     "Dataset": "api.dataset",
+    "Layout": "api.layout",
     "read_rows": "api.rows",
     "Metric": "metrics.metric",
     "Rendered": "api.wording",
@@ -51,6 +52,7 @@ __all__ = [
     "Downloadable",
     "Generative",
     "JudgedTask",
+    "Layout",
     "Message",
     "Method",
     "Metric",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from personabench.api.dataset import Dataset
     from personabench.api.dialogue import DialogueTask
     from personabench.api.judged import JudgedTask
+    from personabench.api.layout import Layout
     from personabench.api.method import Method
     from personabench.api.official_files import OfficialFiles, SubmissionFile
     from personabench.api.online import OnlineTask

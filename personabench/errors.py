@@ -55,12 +55,14 @@ class Refused(BackendError):
     """A model call rejected with a 4xx `status`; a repetition would fail as well.
 
     Attributes:
+        text: the server's whole words, of which the message quotes the start.
         model: the backend that refused, if the call was made for a method or a role.
     """
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int, text: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.text = text or message
         self.model: object = None
 
 

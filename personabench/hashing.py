@@ -1,4 +1,4 @@
-"""SHA-256 of canonical JSON and of files."""
+"""SHA-256 of canonical JSON, of records and of files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,32 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from personabench.types import to_json
+
+# Not JSON, which would turn bytes into text unnoticed.
+_ENCODER = msgspec.msgpack.Encoder(order="deterministic")
 
 
 def digest(value: Any) -> str:
     """Hash a value's canonical JSON; SHA-256 in hex."""
     text = to_json(value)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_record(record: Any) -> bytes:
+    """Hash a record's content, whatever the order of its keys; SHA-256 as bytes.
+
+    Raises:
+        TypeError, ValueError, RecursionError: the record cannot be encoded.
+    """
+    return hashlib.sha256(_ENCODER.encode(record)).digest()
+
+
+def digest_set(digests: Iterable[bytes]) -> str:
+    """Hash the digests of records, whatever their order; SHA-256 in hex."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def digest_files(paths: Iterable[Path]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -136,6 +136,17 @@ class Request(msgspec.Struct, frozen=True):
     adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call or of many.
 
@@ -157,7 +168,8 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model's reply.
 
     Attributes:
-        text: the answer; thought: the reasoning before it.
+        text: the answer; thought: the reasoning before it; raw: both as they came, if they came in
+            one text.
         finish: "stop" (whole), "length" (truncated at `max_tokens`), "refused" (by a content filter
             or by the model) or "interrupted" (ended otherwise, or by an unknown word).  Backends
             may report "unsaid" for an end without a word; the client decides.
@@ -176,6 +188,7 @@ class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     logprobs: tuple[Mapping[str, Any], ...] = ()
     model: str = ""
     thought: str = ""
+    raw: str = ""
     ending: str = ""
     oddities: tuple[str, ...] = ()
     served: str = ""
@@ -288,8 +301,16 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
 
 
 class Sampling(msgspec.Struct, frozen=True):
-    """Sampling parameters of a comparison; `max_tokens` None means the task's default."""
+    """Sampling parameters of a comparison, and how its replies are read.
+
+    Attributes:
+        max_tokens: None means the task's default.
+        reading: "raw" scores an answer with the thought before it, as the reply came; unset scores
+            the answer alone.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int | None = None
+    # Unset rather than "answer", so that the fingerprints of earlier runs stay.
+    reading: Literal["raw"] | msgspec.UnsetType = msgspec.UNSET

@@ -234,10 +234,8 @@ class CotEdit(IclEdit):
         ctx: Context,
     ) -> str:
         max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
-        variants = (
-            prompts.ask_for_reasoning(variant, ctx)
-            for variant in prompts.add_examples(sample, pairs, ctx)
-        )
+        contract = prompts.request_reasoning(ctx)
+        variants = prompts.add_examples(sample, pairs, ctx, contract)
         messages = prompts.fit_variant(variants, "pairs_dropped", max_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=max_tokens)
         return prompts.read_final(response.text, ctx)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import NotRequired, TypedDict
 
 import msgspec
@@ -121,23 +120,24 @@ def add_examples(
     sample: Sample,
     pairs: Sequence[Round],
     ctx: Context,
+    contract: str = "",
 ) -> Iterator[Rendered]:
-    """The question with earlier edits of the same user; then with fewer, finally with none."""
+    """The question with earlier edits of the same user; then with fewer, finally with none.
+
+    `contract` replaces the task's own form of an answer.
+    """
     is_spoken = any(pair.get("spoken") for pair in pairs)
     stage = "spoken_examples" if is_spoken else "edited_examples"
 
     for start in range(len(pairs) + 1):
         listed = _format_pairs(pairs[start:], None, ctx)
         notes = ctx.part(PROMPTS, stage, pairs=listed) if listed else ""
-        yield ctx.task.render(sample, (), notes, ctx.tokens)
+        yield ctx.word(sample, notes=notes, contract=contract)
 
 
-def ask_for_reasoning(question: Rendered, ctx: Context) -> Rendered:
-    """The question with the request to think first and to mark the answer."""
-    request = ctx.part(PROMPTS, "reasoning")
-    *earlier, last = question.messages
-    last = msgspec.structs.replace(last, content=f"{last.content}\n\n{request}")
-    return replace(question, messages=(*earlier, last))
+def request_reasoning(ctx: Context) -> str:
+    """The request to think first and to mark the answer."""
+    return ctx.part(PROMPTS, "reasoning")
 
 
 def fit_variant(

@@ -19,7 +19,13 @@ import numpy as np
 
 from personabench import Record, Sample, User
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.selectors import Embed, Peer, cluster_vectors, draw_rank
+from personabench.methods.dpl.selectors import (
+    Embed,
+    Peer,
+    cluster_vectors,
+    draw_rank,
+    find_least,
+)
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 from personabench.retrieval.bm25 import BM25, top
@@ -121,7 +127,7 @@ class Peers:
             spreads = [
                 np.linalg.norm(matrix[members] - matrix[member], axis=1).sum() for member in members
             ]
-            medoid = members[int(np.argmin(spreads))]
+            medoid = members[find_least(np.array(spreads))]
             self._medoids.append(self._scope[medoid])
 
     async def describe_question(
@@ -141,7 +147,7 @@ class Peers:
         if self._scope and sample.history:
             mean = await _mean_response(sample.history, embed)
             distances = np.linalg.norm(self._centroids - mean, axis=1)
-            own_cluster = int(distances.argmin())
+            own_cluster = find_least(distances)
             medoids = tuple(
                 user_id for cluster, user_id in enumerate(self._medoids) if cluster != own_cluster
             )

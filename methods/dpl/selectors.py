@@ -22,6 +22,9 @@ from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.vectors import Floats, compute_cosines
 
+# Distances that agree to so many decimals are equal.
+DECIMALS = 6
+
 Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
 
 
@@ -102,6 +105,15 @@ def cluster_vectors(
     return model.labels_, model.cluster_centers_
 
 
+def find_least(distances: npt.NDArray[Any]) -> int:
+    """The index of the least distance, the first of those equal to six decimals.
+
+    The two members of a pair are equally far from their centroid, and their last digits differ
+    between machines.
+    """
+    return int(np.round(distances, DECIMALS).argmin())
+
+
 @cache
 def _threads() -> Any:
     from threadpoolctl import ThreadpoolController
@@ -159,7 +171,7 @@ def _select_by_cluster(
             index = rng.choice(members.tolist())
         else:
             distances = np.linalg.norm(vectors[1:][members] - centroid, axis=1)
-            index = members[int(distances.argmin())]
+            index = members[find_least(distances)]
         selected.append(peers[index])
     return tuple(selected)
 

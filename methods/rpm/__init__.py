@@ -271,9 +271,10 @@ class Rpm(Method):
             ctx,
             self.params.propensity_alpha,
         )
-        notes, example_count, limit = self._fit_notes(sample, statistics, examples, choices, ctx)
+        contract = prompts.contract(choices, ctx)
+        notes, example_count, limit = self._fit_notes(sample, statistics, examples, contract, ctx)
         parsed, text = await request_parsed_with_text(
-            ctx.render(sample, notes=notes),
+            ctx.render(sample, notes=notes, contract=contract),
             find_marked_answer,
             ctx,
             max_tokens=limit,
@@ -295,7 +296,7 @@ class Rpm(Method):
         sample: Sample,
         statistics: str,
         examples: Sequence[Item],
-        choices: Sequence[str],
+        contract: str,
         ctx: Context,
     ) -> tuple[str, int, int]:
         """The notes that fit the window, the number of examples, and the tokens left for the reply.
@@ -316,9 +317,8 @@ class Rpm(Method):
                 examples[:example_count],
                 detailed,
                 ctx,
-                choices,
             )
-            messages = ctx.task.render(sample, (), notes, ctx.tokens).messages
+            messages = ctx.word(sample, notes=notes, contract=contract).messages
             room = most - max(0, ctx.count_excess_tokens(messages, most))
             if room >= least:
                 break

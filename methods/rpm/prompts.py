@@ -2,7 +2,8 @@
 
 X0 makes a query for a record without one, X1 names the features of a query, X2 groups features into
 factors, X3 judges which features shaped an answer, X4 writes the rationale of a past answer, X5 is
-X1 with the factors known, and X6 adds notes about the user to the task's own request.
+X1 with the factors known, and X6 is the task's request with notes about the user and, in place of
+the task's form of an answer, RPM's own.
 """
 
 from __future__ import annotations
@@ -26,13 +27,25 @@ Messages = tuple[Message, ...]
 _TEXT = {"type": "string"}
 
 
-def features(query: str, most: int, ctx: Context) -> Messages:
-    """X1: the query alone, never its answer."""
-    return ctx.prompt(PROMPTS, "features", query=query, most=str(most))
+def features(
+    query: str,
+    labels: Sequence[str],
+    most: int,
+    ctx: Context,
+) -> Messages:
+    """X1: the query alone, never its answer; `labels` are the possible answers, if few."""
+    return ctx.prompt(
+        PROMPTS,
+        "features",
+        query=query,
+        labels=_list_labels(labels, ctx),
+        most=str(most),
+    )
 
 
 def features_with_factors(
     query: str,
+    labels: Sequence[str],
     factors: Sequence[Factor],
     most: int,
     ctx: Context,
@@ -42,9 +55,14 @@ def features_with_factors(
         PROMPTS,
         "features_with_factors",
         query=query,
+        labels=_list_labels(labels, ctx),
         factors=_format_factors(factors),
         most=str(most),
     )
+
+
+def _list_labels(labels: Sequence[str], ctx: Context) -> str:
+    return ctx.part(PROMPTS, "labels", labels=", ".join(labels)) if labels else ""
 
 
 def clusters(
@@ -143,25 +161,24 @@ def notes(
     examples: Sequence[Item],
     detailed: bool,
     ctx: Context,
-    choices: Sequence[str] = (),
 ) -> str:
-    """X6: the user's part of the final request; `detailed` examples show their features.
+    """X6: what is known of the user; `detailed` examples show their features."""
+    parts = [statistics] if statistics else []
+    for number, item in enumerate(examples, 1):
+        parts.append(_format_example(number, item, detailed, ctx))
+    return "\n\n".join(parts)
+
+
+def contract(choices: Sequence[str], ctx: Context) -> str:
+    """X6: the form of the reply.
 
     `choices` are set if the answer is one of them and not a response in the task's words.
     """
-    parts = []
-    if statistics:
-        parts.append(statistics)
-    for number, item in enumerate(examples, 1):
-        parts.append(_format_example(number, item, detailed, ctx))
-
-    if choices:
-        # Models answer with the option's text where its letter is expected, unless told the form.
-        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
-        parts.append(ctx.part(PROMPTS, "request_of_choices", choices=listed))
-    else:
-        parts.append(ctx.part(PROMPTS, "request"))
-    return "\n\n".join(parts)
+    if not choices:
+        return ctx.part(PROMPTS, "request")
+    # Models answer with the option's text where its letter is expected, unless told the form.
+    listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    return ctx.part(PROMPTS, "request_of_choices", choices=listed)
 
 
 def _format_example(

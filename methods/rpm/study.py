@@ -57,9 +57,10 @@ async def locate_query(
     ctx: Context,
 ) -> list[Feature]:
     """The features of a new query with their factors (X5); if that fails, without them (X1)."""
-    features = await request_features("locate", query, knowledge.factors, p, ctx)
+    labels = knowledge.labels
+    features = await request_features("locate", query, labels, knowledge.factors, p, ctx)
     if features is None:
-        features = await request_features("extract", query, None, p, ctx) or []
+        features = await request_features("extract", query, labels, None, p, ctx) or []
 
     if features and all(feature.factor is None for feature in features):
         ctx.flag("no_known_factor")
@@ -69,6 +70,7 @@ async def locate_query(
 async def request_features(
     stage: str,
     query: str,
+    labels: Sequence[str],
     factors: Sequence[Factor] | None,
     p: Rpm.Params,
     ctx: Context,
@@ -77,8 +79,8 @@ async def request_features(
 
     def build(text: str) -> prompts.Messages:
         if factors is None:
-            return prompts.features(text, p.max_features, ctx)
-        return prompts.features_with_factors(text, factors, p.max_features, ctx)
+            return prompts.features(text, labels, p.max_features, ctx)
+        return prompts.features_with_factors(text, labels, factors, p.max_features, ctx)
 
     def read(text: str) -> list[NamedFeature] | None:
         listed = read_rows(text, "features")
@@ -122,7 +124,10 @@ def _assign_factors(
 
 async def _extract_features(knowledge: Knowledge, p: Rpm.Params, ctx: Context) -> None:
     results = await asyncio.gather(
-        *(request_features("extract", item.query, None, p, ctx) for item in knowledge.items)
+        *(
+            request_features("extract", item.query, knowledge.labels, None, p, ctx)
+            for item in knowledge.items
+        )
     )
     for item, features in zip(knowledge.items, results, strict=True):
         item.features = features or []

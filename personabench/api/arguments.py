@@ -63,6 +63,7 @@ _ARGUMENTS: Mapping[str, Argument] = {
     "records": Argument("a list of `Record`s", _sequence_of(Record)),
     "messages": Argument("a list of `Message`s", _sequence_of(Message)),
     "notes": Argument("text (str)", _is(str)),
+    "contract": Argument("text (str)", _is(str)),
     "k": Argument("a whole number (int)", _is(int)),
     "max_tokens": Argument("a whole number above 0", _allowance),
 }

@@ -20,9 +20,11 @@ from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, UsageError
-from personabench.models.roles import ONLY_TRY, Caller, Try
+from personabench.models.call_order import Ordered, next_place
+from personabench.models.reply import as_it_came
+from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
-from personabench.types import Message, Phase, Record, Request, Response, Sample
+from personabench.types import ONLY_TRY, Message, Phase, Record, Request, Response, Sample, Try
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +66,7 @@ class Context(Caller):
             without a way to the task's data, references or metrics.
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
-        sent: the requests for the profile or the prediction that got a response.
+        raw_replies: in a run that scores replies as they came, the replies by their answers.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Context(Caller):
         self.task: Wording = WordingView(task)
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
-        self.sent: list[Sent] = []
+        self.raw_replies: dict[str, str] = {}
+        self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
         self._profiler = profiler
@@ -100,6 +103,11 @@ class Context(Caller):
     def has_profiler(self) -> bool:
         """Whether a profiler is named, so that profiling work is not the model's under test."""
         return self._profiler is not None
+
+    @property
+    def sent(self) -> list[Sent]:
+        """The requests for the profile or the prediction that got a response, in program order."""
+        return self._sent.items
 
     @property
     def answer_tokens(self) -> int:
@@ -199,7 +207,10 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
-        return await self._ask(request, accept, Try(attempt, attempts))
+        response = await self._ask(request, accept, Try(attempt, attempts))
+        if self.sampling.reading == "raw":
+            self.raw_replies[response.text.strip()] = as_it_came(response)
+        return response
 
     async def _ask(
         self,
@@ -211,13 +222,13 @@ class Context(Caller):
         if self._phase not in ("profile", "predict"):
             return await super()._ask(request, accept, attempt)
 
-        # Before the call, so that the order of concurrent calls is that of their start.
-        sent = self._describe(request)
-        self.sent.append(sent)
+        # Described before the call, since the method may reuse a list of messages afterwards.
+        place = next_place()
+        self._sent.add(place, self._describe(request))
         try:
             return await super()._ask(request, accept, attempt)
         except BaseException:
-            self.sent.remove(sent)
+            self._sent.remove(place)
             raise
 
     def _describe(self, request: Request) -> Sent:
@@ -274,23 +285,25 @@ class Context(Caller):
         sample: Sample,
         records: Sequence[Record] = (),
         notes: str = "",
+        contract: str = "",
     ) -> tuple[Message, ...]:
         """Render the task's request with records (best first) and notes about the user.
 
-        The lowest-ranked records are dropped until request and answer fit the model's window; the
-        sample's own text is never truncated.  Flags count the dropped records.
+        `contract` replaces the task's own request for the form of the answer.  The lowest-ranked
+        records are dropped until request and answer fit the model's window; the sample's own text
+        is never truncated.  Flags count the dropped records.
 
         Raises:
             TypeError: an argument of the wrong type.
             BackendError: the request does not fit even without records.
         """
         # Before the task's code runs, which would be taken for the one at fault.
-        check_arguments("render", sample=sample, records=records, notes=notes)
+        check_arguments("render", sample=sample, records=records, notes=notes, contract=contract)
         rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
             nonlocal rendered
-            rendered = self.task.render(sample, candidates, notes, self.tokens)
+            rendered = self.word(sample, candidates, notes, contract)
             return rendered.messages
 
         messages = self.fit(build, records, self.answer_tokens)
@@ -304,6 +317,24 @@ class Context(Caller):
             sent = Sent(rendered.records, (notes,) if notes else ())
             self._rendered[id(messages)] = messages, sent
         return messages
+
+    def word(
+        self,
+        sample: Sample,
+        records: Sequence[Record] = (),
+        notes: str = "",
+        contract: str = "",
+    ) -> Rendered:
+        """Word a request like `render`, whatever its length.
+
+        A contract stands at the end of the last message.  It is added to the task's own if the task
+        cannot leave this out.
+        """
+        parts = (sample, records, notes, self.tokens)
+        if not contract:
+            return self.task.render(*parts)
+        content = self.task.render_content(*parts) or self.task.render(*parts)
+        return content.with_paragraph(contract)
 
     def fit(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 
 from personabench.api.contracts import DATASET, guard_methods
 from personabench.api.guard import explain_result, is_engine
-from personabench.types import Sample, User
+from personabench.types import Sample, User, moment
 
 
 class Dataset(ABC):
@@ -20,7 +20,8 @@ class Dataset(ABC):
         dated: True if every record has a time.
         identified: True if the data names its users.  Otherwise a question's id is its user's id in
             `index` and `load`, and `personabench.api.users` joins questions into users.
-        hash: SHA-256 of the files.
+        hash: SHA-256 of the records, whatever their order and their form in the files (see
+            `personabench.hashing.digest_record` and `digest_set`).
         source: the location of the files, for messages.
         warnings: defects to report.
         missing_requirement: a package or file that a run needs and how to get it; empty if a run
@@ -65,16 +66,40 @@ class Dataset(ABC):
 
     def population(self) -> Iterator[User]:
         """Yield every user of the split with the longest visible history; never any gold."""
-        # Histories grow with time and samples are in file order, so a user's last sample shows the
-        # longest history.
-        last_positions = {user_id: index for index, (_, user_id) in enumerate(self.index())}
-        for user_id, position in last_positions.items():
-            yield User(user_id, self.load(position).history)
+        positions: dict[str, list[int]] = {}
+        for position, (_, user_id) in enumerate(self.index()):
+            positions.setdefault(user_id, []).append(position)
+
+        for user_id, own in positions.items():
+            samples = [self.load(position) for position in own]
+            yield User(user_id, max(samples, key=rank_in_time).history)
 
     def user_counts(self) -> Mapping[str, int]:
         """Count users: `named` by the data, `joined` from questions, or of a `single` one."""
         user_ids = {user_id for _, user_id in self.index()}
         return {"named": len(user_ids), "joined": 0, "single": 0}
+
+    def strata(self) -> Mapping[str, str]:
+        """Return the stratum of each user, if the data has any, such as a topic.
+
+        A shuffled history comes from a user of the same stratum.
+        """
+        return {}
+
+
+def rank_in_time(sample: Sample) -> tuple[Any, ...]:
+    """Return a key that orders the samples of one user: by time, then by length of history.
+
+    Histories grow with time.  The order of the file would be part of the data if it decided.
+    """
+    newest = sample.history[-1].time if sample.history else None
+    times = moment(sample.time), moment(newest)
+    return *times, len(sample.history), order_names(sample.id)
+
+
+def order_names(name: str) -> tuple[int, str]:
+    """Return a key that orders ids in the same way whatever the order of a file: 9 before 10."""
+    return len(name), name
 
 
 def load_sample(
@@ -131,6 +156,9 @@ class Wrapped(Dataset):
 
     def user_counts(self) -> Mapping[str, int]:
         return self.inner.user_counts()
+
+    def strata(self) -> Mapping[str, str]:
+        return self.inner.strata()
 
 
 guard_methods(Dataset, DATASET)

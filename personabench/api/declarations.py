@@ -211,6 +211,7 @@ TASK: Mapping[str, Declaration] = {
     "example": Declaration("True or False", _is(bool)),
     "accepts_file": Declaration("True or False", _is(bool)),
     "quotes_gold": Declaration("True or False", _is(bool)),
+    "shares_records": Declaration("True or False", _is(bool)),
     "source": Declaration("a text (str)", _is(str)),
     "licence": Declaration("a text (str)", _is(str)),
 }

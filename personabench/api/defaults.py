@@ -7,6 +7,7 @@ numbers of its scale, or the two ends.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
 from personabench.errors import UsageError
 from personabench.metrics.labels import find_label, label_pair, macro_f1
@@ -57,15 +59,30 @@ def complete_vocabulary(
     words: Vocabulary,
     kind: ResponseKind,
     labels: Sequence[str],
+    has_precedents: bool = True,
 ) -> Vocabulary:
-    """Fill the gaps of a vocabulary with defaults."""
+    """Fill the gaps of a vocabulary with defaults.
+
+    Args:
+        has_precedents: whether records are past answers, which a new one may resemble.
+    """
+    goal = f"Answer as this {words.person} would."
+    if not has_precedents:
+        goal = f"Take into account what is known of this {words.person}."
     return msgspec.structs.replace(
         words,
         profile_question=words.profile_question
         or f"What is characteristic of this {words.person}'s {words.response}s?",
         axes=words.axes or AXES,
         instruction=words.instruction or _write_instruction(words, kind, labels),
+        goal=words.goal or goal,
+        answer_form=words.answer_form or _name_answer(words, kind, labels),
     )
+
+
+def can_replace_contract(words: Vocabulary) -> bool:
+    """Return whether the form of an answer is known beside the task's own instruction."""
+    return bool(words.answer_form) or not words.instruction
 
 
 def _write_instruction(
@@ -73,14 +90,25 @@ def _write_instruction(
     kind: ResponseKind,
     labels: Sequence[str],
 ) -> str:
+    if kind == "category" and labels:
+        return f"Answer with one of the following and nothing else: {', '.join(labels)}."
+    form = words.answer_form or _name_answer(words, kind, labels)
+    return f"Answer with {form} and nothing else."
+
+
+def _name_answer(
+    words: Vocabulary,
+    kind: ResponseKind,
+    labels: Sequence[str],
+) -> str:
     if kind == "text":
-        return f"Answer with the {words.response} and nothing else."
+        return f"the {words.response}"
     if kind == "ordinal":
         low, high = find_scale(labels)
-        return f"Answer with a number from {low} to {high} and nothing else."
+        return f"a number from {low} to {high}"
     if labels:
-        return f"Answer with one of the following and nothing else: {', '.join(labels)}."
-    return "Answer with the letter of one option and nothing else."
+        return f"one of {', '.join(labels)}"
+    return "the letter of one option"
 
 
 def find_scale(labels: Sequence[str]) -> tuple[int, int]:
@@ -108,39 +136,87 @@ def render_chat(
     """Word a request as a chat: notes, records as earlier turns or as a list, then the question.
 
     Records with a stimulus are shown as turns unless the question has options of its own: an
-    earlier response is no letter.
+    earlier response is no letter.  In the wording `full` the instruction ends the request, after
+    the goal if anything is known of the user.
     """
-    words = task.words
-    system_parts = [f"About this {words.person}:\n{notes}"] if notes else []
-    turns: list[Message] = []
+    if task.wording == "full":
+        rendered = render_content(task, sample, records, notes, history_format)
+        return rendered.with_paragraph(task.words.instruction)
 
+    messages = _arrange(task, sample, records, notes, history_format)
+    instructed = instruct_early(messages, task.words.instruction, needed=task.kind != "text")
+    return Rendered(tuple(instructed), tuple(records))
+
+
+def instruct_early(
+    messages: Sequence[Message],
+    instruction: str,
+    *,
+    needed: bool,
+) -> list[Message]:
+    """Add an instruction to the first request of a chat, where small models follow it best.
+
+    Answers that are shown as turns make it superfluous unless it is `needed`.
+    """
+    first = 1 if messages[0].role == "system" else 0
+    instructed = list(messages)
+    if needed or len(messages) == first + 1:
+        message = messages[first]
+        instructed[first] = Message(message.role, f"{message.content}\n\n{instruction}")
+    return instructed
+
+
+def render_content(
+    task: Wording,
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    history_format: HistoryFormat,
+) -> Rendered:
+    """Word a request as `render_chat` does, but without the form of the answer."""
+    messages = _arrange(task, sample, records, notes, history_format)
+    rendered = Rendered(tuple(messages), tuple(records))
+    return rendered.with_paragraph(task.words.goal) if records or notes else rendered
+
+
+def remove_instruction(rendered: Rendered, instruction: str) -> Rendered | None:
+    """Remove the task's instruction from the message that quotes it; None if none does."""
+    for index, message in enumerate(rendered.messages):
+        if instruction in message.content:
+            content = message.content.replace(instruction, "", 1).strip()
+            rest = (Message(message.role, content),) if content else ()
+            messages = (*rendered.messages[:index], *rest, *rendered.messages[index + 1 :])
+            return dataclasses.replace(rendered, messages=messages) if messages else None
+    return None
+
+
+def _arrange(
+    task: Wording,
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    history_format: HistoryFormat,
+) -> list[Message]:
+    options = task.params if isinstance(task.params, Layout) else Layout()
     as_turns = history_format == "turns"
     if history_format == "auto":
         is_complete = all(record.stimulus is not None for record in records)
         as_turns = is_complete and not _has_options(task, sample)
 
-    if as_turns:
-        # The best record comes last, next to the question.
-        for record in reversed(records):
-            turns.append(Message("user", task.question(record, sample).input))
-            turns.append(Message("assistant", record.response))
-    elif records:
-        system_parts.append(_list_records(task, records))
-    turns.append(Message("user", _word_question(task, sample)))
-
-    # Small models follow an instruction best in the first message.  With free text, answers that
-    # are shown as turns make it superfluous.
-    if task.kind != "text" or len(turns) == 1:
-        turns[0] = Message("user", f"{turns[0].content}\n\n{words.instruction}")
-    if system_parts:
-        turns.insert(0, Message("system", "\n\n".join(system_parts)))
-    return Rendered(tuple(turns), tuple(records))
+    parts = Parts(
+        question=_word_question(task, sample),
+        notes=f"About this {task.words.person}:\n{notes}" if notes else "",
+        records=records,
+        word_turn=lambda record: task.question(record, sample).input,
+        word_list=lambda ordered: _list_records(task, ordered, by_date=options.order == "auto"),
+    )
+    return arrange(parts, options, "turns" if as_turns else "list")
 
 
-def _list_records(task: Wording, records: Sequence[Record]) -> str:
-    ordered = list(reversed(records))
-    # Dated records read as a story; the others have the best one last, next to the question.
-    if all(record.time for record in records):
+def _list_records(task: Wording, records: Sequence[Record], *, by_date: bool) -> str:
+    ordered = list(records)
+    # Dated records read as a story.
+    if by_date and all(record.time for record in records):
         ordered.sort(key=lambda record: moment(record.time))
 
     texts = []

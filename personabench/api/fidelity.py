@@ -20,6 +20,7 @@ from personabench.api.guard import explain_result
 if TYPE_CHECKING:
     from personabench.api.dataset import Dataset
     from personabench.api.method import Method
+    from personabench.api.prompts import Prompts
     from personabench.api.task import Task
     from personabench.types import Sampling
 
@@ -70,17 +71,28 @@ def list_differences(
     dataset: Dataset,
     sampling: Sampling,
     history: str,
+    prompts: Prompts | None = None,
 ) -> list[str]:
     """List a run's differences from its method's paper, each in words; empty if there are none.
 
     A method made for any task has no data and no history control of its own to differ from.
+    Requests differ from a paper's if they are worded for small models or replaced by the user.
     """
     actual = {**_describe_decoding(task, sampling), **method.resolved_params()}
     differences: list[str] = []
     if "*" not in method.designed_for:
         differences += _list_circumstances(method, task, dataset, history)
     differences += _compare(method, method.paper_settings, actual)
+    if prompts is not None and prompts.files:
+        differences += _list_texts(prompts)
     return differences
+
+
+def _list_texts(prompts: Prompts) -> Iterator[str]:
+    if prompts.wording == "compact":
+        yield "wording compact"
+    if prompts.is_replaced:
+        yield f"prompts {prompts.name_replacements()}"
 
 
 def _list_circumstances(

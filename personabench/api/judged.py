@@ -19,11 +19,17 @@ class JudgedTask(Task, Interface):
         judged_metrics: the metrics that come with an optional judge.
         judge_params: the options that change no answer, such as the judge's rubric: they are part
             of the judge's key and of no run's fingerprint.
+        judge_content: the hash of what the judge reads beside the task's source, such as a rubric
+            from a file; part of the judge's key.
+        judge_sees_own_history: True if `assess` gets the user's own history even where a control
+            shows methods another one.
     """
 
     interface_methods = ("assess",)
     judged_metrics: ClassVar[tuple[Metric, ...]] = ()
     judge_params: ClassVar[tuple[str, ...]] = ()
+    judge_content: ClassVar[str] = ""
+    judge_sees_own_history: ClassVar[bool] = False
 
     @abstractmethod
     async def assess(
@@ -50,6 +56,11 @@ def judge_params(task: Task) -> tuple[str, ...]:
     """The names of a task's options that only its judge reads."""
     option_names: tuple[str, ...] = getattr(task, "judge_params", ())
     return option_names
+
+
+def judge_content(task: Task) -> str:
+    """The hash of what the judge reads beside the task's source; empty for most tasks."""
+    return str(getattr(task, "judge_content", ""))
 
 
 def metrics_added_by_judge(task: Task) -> tuple[str, ...] | None:

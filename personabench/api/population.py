@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from personabench.api.dataset import order_names
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User
 
@@ -17,12 +18,13 @@ class Population:
     """The users of a split.
 
     Attributes:
-        users: all users, each history oldest record first.
+        users: all users in the order of their ids, each history oldest record first.
         hash: SHA-256 over user ids and their records' ids.
     """
 
     def __init__(self, users: Iterable[User]) -> None:
-        self.users: Sequence[User] = list(users)
+        # Sorted, so that the order of a file changes nothing that methods make of the users.
+        self.users: Sequence[User] = sorted(users, key=lambda user: order_names(user.id))
         content = []
         for user in self.users:
             record_ids = [record.id for record in user.history]

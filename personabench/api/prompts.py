@@ -29,12 +29,11 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from personabench.api.wording import Vocabulary
+from personabench.api.wording import Vocabulary, WordingName
 from personabench.errors import PluginError, UsageError
 from personabench.hashing import digest
 from personabench.types import Message
 
-WordingName = Literal["full", "compact"]
 WORDINGS: tuple[WordingName, ...] = get_args(WordingName)
 
 ROLES: tuple[Literal["system", "user"], ...] = ("system", "user")
@@ -45,6 +44,8 @@ VOCABULARY_SLOTS = (
     "stimulus",
     "response",
     "profile_question",
+    "goal",
+    "answer_form",
     "Person",
     "Stimulus",
     "Response",
@@ -314,26 +315,34 @@ class Prompts:
 
     @property
     def identity(self) -> str | msgspec.UnsetType:
-        """The hash of all texts; unset if they are the compact ones, which the source hash covers.
+        """The hash of wording and texts; unset for the compact ones, which the source hash covers.
 
         Texts count, not their origin.
         """
-        compact = Prompts(self.files).resolved
-        return msgspec.UNSET if self.resolved == compact else digest(self.resolved)
+        if self.wording != "compact":
+            return digest([self.wording, self.resolved])
+        return digest(self.resolved) if self.is_replaced else msgspec.UNSET
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether texts are not those of the wording."""
+        return self.resolved != Prompts(self.files, self.wording).resolved
 
     def changed(self, default: WordingName) -> dict[str, str]:
         """Return the options that differ from the default ones, to label a run."""
-        if not self.files:
-            return {}
         options: dict[str, str] = {}
         if self.wording != default:
             options["wording"] = self.wording
-        if self.resolved != Prompts(self.files, self.wording).resolved:
-            assert self.replacements is not None
-            stem = Path(self.replacements.source).stem
-            # The hash separates two versions of one file.
-            options["prompts"] = f"{stem}-{digest(self.resolved)[:8]}"
+        if self.is_replaced:
+            options["prompts"] = self.name_replacements()
         return options
+
+    def name_replacements(self) -> str:
+        """Name the file of replaced texts, with the beginning of the hash of all texts."""
+        assert self.replacements is not None
+        stem = Path(self.replacements.source).stem
+        # The hash separates two versions of one file.
+        return f"{stem}-{digest(self.resolved)[:8]}"
 
     def messages(
         self,

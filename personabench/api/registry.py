@@ -34,6 +34,7 @@ from personabench.api.guard import (
     locate,
     params_of,
 )
+from personabench.api.own_data.declaration import ENDING
 from personabench.api.source import PLUGIN, source_hash
 from personabench.errors import PluginError, UsageError
 
@@ -48,12 +49,15 @@ __all__ = [
     "is_file",
     "list_entries",
     "load_class",
+    "load_if",
     "load_recorded",
     "source_hash",
 ]
 
 Kind = Literal["method", "task"]
 _log = logging.getLogger("personabench.registry")
+
+_FILE_ENDINGS = (".py", ENDING)
 
 # The class attributes that decide fit, and those that a table of results reads.
 _FACTS: Mapping[Kind, tuple[str, ...]] = {
@@ -163,9 +167,20 @@ def load_class(kind: Kind, name: str) -> type[Any]:
     return cls
 
 
+def load_if(path: Path, wanted: Collection[tuple[str, str]]) -> None:
+    """Load a declared task if its name and the hash of its source are wanted.
+
+    Raises:
+        PersonabenchError: the file is damaged.
+    """
+    cls = _load_from_path("task", str(path))
+    if (cls.name, source_hash(cls)) in wanted:
+        _given["task", cls.name] = cls
+
+
 def is_file(name: str) -> bool:
     """Whether a name from the command line is a path, with or without a class."""
-    return name.endswith(".py") or ".py:" in name
+    return name.endswith(_FILE_ENDINGS) or ".py:" in name
 
 
 def load_recorded(
@@ -233,7 +248,8 @@ def class_reference(cls: type[Any]) -> str:
 
     module = sys.modules[cls.__module__]
     path = Path(str(module.__file__)).resolve()
-    return f"{path}:{cls.__name__}"
+    # A declaration defines one task, which needs no name inside its file.
+    return str(path) if path.suffix == ENDING else f"{path}:{cls.__name__}"
 
 
 def _load_installed(kind: Kind, name: str) -> type[Any]:
@@ -375,9 +391,13 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
     if not path.is_file():
         raise UsageError(f"no file {path} to load a {kind} from")
 
-    module = _import_plugin(path)
-    classes = _classes_in(kind, module)
-    cls = _choose_class(kind, path, classes, class_name)
+    if path.suffix == ENDING:
+        cls = _make_declared(kind, path)
+        classes = {cls.__name__: cls}
+    else:
+        module = _import_plugin(path)
+        classes = _classes_in(kind, module)
+        cls = _choose_class(kind, path, classes, class_name)
 
     if getattr(cls, "name", None) is None:
         cls.name = path.stem if len(classes) == 1 else cls.__name__
@@ -388,6 +408,15 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
             "their runs could not be distinguished; give it another `name`"
         )
     return cls
+
+
+def _make_declared(kind: Kind, path: Path) -> type[Any]:
+    if kind == "method":
+        raise UsageError(f"--method {path}: a method is Python code; name a file.py")
+    # Imported late: listing needs no tasks, which bring numpy.
+    from personabench.api.own_data.task import make_task_class
+
+    return make_task_class(path)
 
 
 def _split_path(text: str) -> tuple[Path, str]:

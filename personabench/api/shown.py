@@ -54,6 +54,8 @@ def list_shown(
 
     questions = (sample.input, sample.stimulus) if sample else ()
     visible = {record.id: record for record in history}
+    # Split once for all requests: a long history is searched for in every one of them.
+    records = [_Searched.of(record) for record in history]
     shown: dict[str, None] = {}
     searched: set[str] = set()
     for request in requests:
@@ -65,7 +67,7 @@ def list_shown(
         texts = [text for text in request.texts if text not in searched]
         searched.update(texts)
         if texts:
-            shown.update(dict.fromkeys(find_quoted(history, texts, questions)))
+            shown.update(dict.fromkeys(_find_quoted(records, texts, questions)))
     return tuple(shown)
 
 
@@ -79,17 +81,33 @@ def find_quoted(
     Args:
         questions: texts of the sample that are not searched.
     """
-    prompt = _Prompt([_remove_questions(text, questions) for text in texts])
-    candidates = []
-    for record in history:
-        text = _telling_text(record)
-        if prompt.may_quote(text):
-            candidates.append((record, text))
+    return _find_quoted([_Searched.of(record) for record in history], texts, questions)
 
-    marks = [_mark(text) for _, text in candidates]
+
+class _Searched(NamedTuple):
+    """A record with the text that tells it apart, and the first words of that text."""
+
+    record: Record
+    text: str
+    words: list[str]
+
+    @classmethod
+    def of(cls, record: Record) -> _Searched:
+        text = _telling_text(record)
+        # The outer words may be cut, or touch quotation marks in the prompt.
+        return cls(record, text, text[:_MARK].split()[1:-1])
+
+
+def _find_quoted(
+    history: Sequence[_Searched], texts: Iterable[str], questions: Sequence[str | None]
+) -> list[str]:
+    prompt = _Prompt([_remove_questions(text, questions) for text in texts])
+    # A record whose first words do not occur is ruled out at once, as most are.
+    candidates = [searched for searched in history if prompt.words.issuperset(searched.words)]
+    marks = [_mark(text) for _, text, _ in candidates]
     counts = Counter(marks)
     quoted = []
-    for (record, text), mark in zip(candidates, marks, strict=True):
+    for (record, text, _), mark in zip(candidates, marks, strict=True):
         # Texts that begin alike are told apart by the whole of them.
         shortest = mark if counts[mark] == 1 else _flatten(text)
         if _is_quoted(record, shortest, prompt):
@@ -106,14 +124,9 @@ class _Prompt:
         self._lines = [line for text in texts for line in text.split("\n")]
         words = " ".join(texts).split()
         self._text = " ".join(words)
-        self._words = set(words)
+        self.words = set(words)
         self._position = 0
         self._units: set[str] = set()
-
-    def may_quote(self, text: str) -> bool:
-        """Whether a text may occur: its first words do, which rules most records out at once."""
-        # The outer words may be cut, or touch quotation marks in the prompt.
-        return self._words.issuperset(text[:_MARK].split()[1:-1])
 
     def __contains__(self, text: str) -> bool:
         # Prompts mostly show records in order, so the next one is near the last one.  A search

@@ -71,7 +71,8 @@ def source_hash(cls: type[Any]) -> str:
     for module in _class_modules(cls):
         pending += _with_package(_module_file(module))
 
-    digests: set[str] = set()
+    # A task that is declared in a file has no code of its own, but a digest of the declaration.
+    digests: set[str] = {str(getattr(cls, "code", ""))}
     visited: set[Path] = set()
     while pending:
         path = pending.pop()
@@ -107,7 +108,7 @@ def _class_modules(cls: type[Any]) -> Iterator[ModuleType]:
 
         module = sys.modules.get(name)
         # Modules without a file are made at run time, such as `__main__` of a shell.
-        if module and getattr(module, "__file__", None):
+        if module and str(getattr(module, "__file__", None) or "").endswith(".py"):
             yield module
 
 

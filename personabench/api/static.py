@@ -12,7 +12,7 @@ import threading
 import weakref
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -27,7 +27,7 @@ from personabench.api.sample_check import (
     locate_class,
 )
 from personabench.errors import DataError
-from personabench.hashing import digest
+from personabench.hashing import digest, digest_record, digest_set
 from personabench.types import Record, Sample, moment
 
 MEMORY_LIMIT = 64 * 2**20
@@ -62,6 +62,7 @@ class StaticDataset(Dataset):
         sample: bool,
         labels: Sequence[str] = (),
         explain_gold: Callable[[Sample], str] = lambda sample: "",
+        ordered: bool = False,
     ) -> None:
         """Read and check all samples.
 
@@ -69,6 +70,7 @@ class StaticDataset(Dataset):
             cls: the task's class, for messages.
             labels: the choices of samples that name none.
             explain_gold: describes a fault of a sample's references; empty without one.
+            ordered: the order of samples is part of the data, as that of rounds.
 
         Raises:
             DataError: `load` fails, or yields no samples, broken ones, or two of one id.
@@ -83,12 +85,14 @@ class StaticDataset(Dataset):
 
         self._labels = tuple(labels)
         self._explain_gold = explain_gold
+        self._ordered = ordered
         self._index: list[tuple[str, str]] = []
         self._contents = _Store()
         self._histories = _Store()
         self._history_numbers = array("L")
         self._stored_histories: dict[bytes, _History] = {}
         self._history_at = lru_cache(maxsize=4)(self._read_history)
+        self._strata: dict[str, str] = {}
         self._unsorted: list[str] = []
         self._undated = 0
 
@@ -102,6 +106,9 @@ class StaticDataset(Dataset):
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
 
+    def strata(self) -> Mapping[str, str]:
+        return self._strata
+
     def load(self, position: int) -> Sample:
         sample: Sample = _SAMPLES.decode(self._contents[position])
         history = self._history_at(self._history_numbers[position])
@@ -112,7 +119,7 @@ class StaticDataset(Dataset):
         return history
 
     def _read(self, cls: type[Any], load: Callable[[], Iterable[Sample]]) -> None:
-        content_hash = hashlib.sha256()
+        digests: list[bytes] = []
         id_counts: Counter[str] = Counter()
         first_numbers: dict[str, int] = {}
         for number, loaded in enumerate(_iterate(cls, load), start=1):
@@ -124,17 +131,19 @@ class StaticDataset(Dataset):
                 raise DataError(f"{location}: sample {first} has the same id, expected another")
 
             content = _ENCODER.encode(sample)
-            content_hash.update(history.content_hash + hashlib.sha256(content).digest())
+            digests.append(digest_record([history.content_hash, content]))
             self._contents.append(content)
             self._history_numbers.append(history.number)
             self._index.append((sample.id, sample.user_id))
+            if "stratum" in sample.hidden:
+                self._strata[sample.user_id] = sample.hidden["stratum"]
 
         if not self._index:
             raise DataError(
                 f"{locate_class(cls, 'load')} yields no samples ({self.source}), expected some"
             )
         self.dated = self.dated and not self._undated
-        self.hash = content_hash.hexdigest()
+        self.hash = digest(digests) if self._ordered else digest_set(digests)
 
     def _store_history(self, loaded: Any, location: str) -> _History:
         """Check a sample's history and store it with ids, or find it if it is stored.

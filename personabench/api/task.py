@@ -12,6 +12,7 @@ A benchmark's folder may define several tasks; the registry lists every class th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from personabench.api import defaults, wording
 from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset
+from personabench.api.layout import Layout, has_layout
 from personabench.api.rows import NoDataError
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
-from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording
+from personabench.api.wording import Rendered, ResponseKind, Vocabulary, Wording, WordingName
 from personabench.errors import UsageError
 from personabench.metrics.evidence import measure_evidence
 from personabench.metrics.metric import Metric, Value
@@ -39,6 +41,15 @@ Protocol = Literal["static", "online", "dialogue"]
 JsonObject = Mapping[str, Any]
 """A recorded interaction, a feedback or an assessment: any JSON object."""
 
+_TEXT_FIELDS = (
+    "person",
+    "stimulus",
+    "response",
+    "profile_question",
+    "instruction",
+    "goal",
+    "answer_form",
+)
 _EXAMPLE_ENDINGS = (".jsonl", ".json", ".csv")
 
 
@@ -70,9 +81,12 @@ class Task(Wording):
             always accepts one.
         history_format: how `render` shows records: as earlier "turns" of the chat, as a "list", or
             "auto", which is turns if all records have a stimulus.
+        full_words: the vocabulary of the wording `full`, if it is another one than `words`.
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
+        shares_records: True if different users have the same records by design, such as filler.
         source, licence: of the data.
+        over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
             by `DialogueTask.converse`, `online` one round of a user's trajectory, ended by
             `OnlineTask.react`.
@@ -92,15 +106,22 @@ class Task(Wording):
     splits: ClassVar[tuple[str, ...]] = ()
     accepts_file: ClassVar[bool] = False
     history_format: ClassVar[defaults.HistoryFormat] = "auto"
+    full_words: ClassVar[Vocabulary | None] = None
     quotes_gold: ClassVar[bool] = False
+    shares_records: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    over_own_data: ClassVar[bool] = False
     protocol: ClassVar[Protocol] = "static"
     offers: ClassVar[tuple[str, ...]] = ("history", "population", "dates", "precedents")
     roles: tuple[RoleName, ...] = ()
     optional_roles: tuple[RoleName, ...] = ()
 
     _default_metrics: ClassVar[tuple[Metric, ...]] = ()
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(Layout):
+        """Options of the task: by default those of the layout of `render`."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -115,10 +136,27 @@ class Task(Wording):
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
         _check_declarations(type(self))
+        _check_layout(type(self), self.params)
         if not hasattr(self, "name"):
             # The registry names classes that it loads; a test may create one without it.
             self.name = type(self).__name__  # type: ignore[misc]
-        completed = defaults.complete_vocabulary(self.words, self.kind, self.labels)
+        self._compact_words = self.words
+        self._use_words(self.words)
+
+    def choose_wording(self, wording: WordingName) -> None:
+        """Word requests for small models (`compact`, the default) or for others (`full`).
+
+        It is chosen before the data are opened.
+        """
+        self.wording = wording
+        if self.full_words is not None:
+            self._use_words(self.full_words if wording == "full" else self._compact_words)
+
+    def _use_words(self, words: Vocabulary) -> None:
+        self._can_replace_contract = defaults.can_replace_contract(words)
+        completed = defaults.complete_vocabulary(
+            words, self.kind, self.labels, has_precedents="precedents" in self.offers
+        )
         if completed != self.words:
             self.words = completed  # type: ignore[misc]
 
@@ -165,6 +203,7 @@ class Task(Wording):
                 sample=data is None,
                 labels=self.labels,
                 explain_gold=self._explain_gold if is_measured_by_default else lambda sample: "",
+                ordered=self.protocol == "online",
             )
         except NoDataError as error:
             raise _explain_no_data(self) from error
@@ -178,6 +217,25 @@ class Task(Wording):
     ) -> Rendered:
         """See `Wording`: a chat of notes, records as turns or as a list, question, instruction."""
         return defaults.render_chat(self, sample, records, notes, self.history_format)
+
+    def render_content(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered | None:
+        """See `Wording`: `render` without the instruction of `words`.
+
+        None if this instruction is the task's own and `words` has no `answer_form`, or if it is not
+        quoted by a `render` of the task's own.
+        """
+        if not self._can_replace_contract:
+            return None
+        if type(self).render is Task.render:
+            return defaults.render_content(self, sample, records, notes, self.history_format)
+        rendered = self.render(sample, records, notes, tokens)
+        return defaults.remove_instruction(rendered, self.words.instruction)
 
     def parse(
         self,
@@ -265,7 +323,7 @@ def _check_declarations(cls: type[Task]) -> None:
             'person="reader", stimulus="book", response="rating"), with its own nouns'
         )
 
-    for field in ("person", "stimulus", "response", "profile_question", "instruction"):
+    for field in _TEXT_FIELDS:
         value = getattr(words, field)
         if not isinstance(value, str):
             raise UsageError(f"{locate_class(cls)}: words.{field} is {value!r}, expected text")
@@ -304,6 +362,19 @@ def _check_declarations(cls: type[Task]) -> None:
                 f"{locate_class(cls)}: labels is {cls.labels!r}, expected the whole numbers "
                 "of an ordinal task's scale as text, or its two ends, such as ('1', '5')"
             ) from error
+
+
+def _check_layout(cls: type[Task], params: Any) -> None:
+    """Check that chosen options of the layout have an effect.
+
+    Raises:
+        UsageError: the task words its requests itself and declares no such options.
+    """
+    if has_layout(params) and cls.Params is Task.Params and cls.render is not Task.render:
+        raise UsageError(
+            f"{locate_class(cls)}: its requests have one layout; leave out task.layout, "
+            "task.profile and task.order"
+        )
 
 
 def _is_axis(axis: Any) -> bool:

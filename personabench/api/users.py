@@ -4,7 +4,7 @@ Two questions belong to one user if at least half of the smaller history, and at
 records, are in the other too, stimulus and response alike.  Only such pairs are joined
 transitively: a single shared record, such as a film that two users tag alike or a paper with two
 authors, joins no users.  A joined user takes the name that the data gives one of its questions,
-else its first question's id; two names of the data are never joined.
+else the first of its questions' ids; two names of the data are never joined.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.dataset import Dataset, Wrapped, order_names
 from personabench.api.task import Task
 from personabench.errors import UsageError
 from personabench.hashing import digest
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-RULE_VERSION = 1
+RULE_VERSION = 2
 MIN_SHARED_RECORDS = 2
 
 Marks: TypeAlias = "npt.NDArray[np.int64]"
@@ -84,6 +84,7 @@ class JoinedUsers(Wrapped):
             parts_by_user.setdefault(user_id, []).append(part)
 
         for user_id, parts in parts_by_user.items():
+            parts.sort(key=lambda part: order_names(part.id))
             history = parts[0].history if len(parts) == 1 else _merge_histories(parts)
             yield User(user_id, history)
 
@@ -115,11 +116,10 @@ class JoinedUsers(Wrapped):
 
     def _join_users(self) -> dict[str, str]:
         """Map every user of the wrapped dataset to its joined user."""
-        user_ids = []
-        histories = []
-        for user in self.inner.population():
-            user_ids.append(user.id)
-            histories.append(_mark_history(user))
+        marks_by_user = {user.id: mark_history(user) for user in self.inner.population()}
+        # The order of the file must not decide which of two names a question gets.
+        user_ids = sorted(marks_by_user, key=order_names)
+        histories = [marks_by_user[user_id] for user_id in user_ids]
 
         # A union-find forest over the users; a named user is always the root of its tree.
         parents = list(range(len(user_ids)))
@@ -208,7 +208,8 @@ def _find_root(parents: list[int], index: int) -> int:
     return index
 
 
-def _mark_history(user: User) -> Marks:
+def mark_history(user: User) -> Marks:
+    """Hash the records of a history, for `find_coinciding`."""
     import numpy as np
 
     marks = [hash(_record_content(record)) for record in user.history]

@@ -20,6 +20,7 @@ from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
 
 ResponseKind = Literal["text", "category", "ordinal"]
+WordingName = Literal["full", "compact"]
 
 
 class Vocabulary(msgspec.Struct, frozen=True):
@@ -31,9 +32,14 @@ class Vocabulary(msgspec.Struct, frozen=True):
         response: the thing that the user produces ("headline").
         profile_question: the question that a summary of the user should answer.
         axes: the dimensions on which two users' responses may differ, as (name, definition) pairs.
-        instruction: the output contract in one sentence.
+        instruction: the request for an answer in its form ("Answer with the headline and nothing
+            else."), the task's answer contract.
+        goal: the request for the user's own answer, without its form ("Write the headline as this
+            author would.").
+        answer_form: what an answer consists of, as a noun phrase ("the headline", "a number from 1
+            to 5"), for methods whose replies have a form of their own.
 
-    The last three have defaults, which `Task` fills in.
+    All but the first three have defaults, which `Task` fills in.
     """
 
     person: str
@@ -42,6 +48,8 @@ class Vocabulary(msgspec.Struct, frozen=True):
     profile_question: str = ""
     axes: tuple[tuple[str, str], ...] = ()
     instruction: str = ""
+    goal: str = ""
+    answer_form: str = ""
 
 
 @dataclasses.dataclass
@@ -51,6 +59,12 @@ class Rendered:
     messages: tuple[Message, ...]
     records: tuple[Record, ...] = ()
     flags: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def with_paragraph(self, text: str) -> Rendered:
+        """Return the request with a paragraph at the end of its last message."""
+        *earlier, last = self.messages
+        longer = Message(last.role, f"{last.content}\n\n{text}")
+        return dataclasses.replace(self, messages=(*earlier, longer))
 
 
 def _rendered(plugin: Any, value: Any) -> str:
@@ -64,6 +78,7 @@ def _chat(plugin: Any, value: Any) -> str:
 CONTRACTS: Mapping[str, Contract] = {
     **WORDING,
     "render": Contract("a `Rendered` whose messages are a tuple of `Message`s", _rendered),
+    "render_content": Contract("a `Rendered` with a tuple of `Message`s, or None", _chat),
     "chat": Contract("a `Rendered` with a tuple of `Message`s, or None", _chat),
 }
 
@@ -81,6 +96,7 @@ class Wording(ABC):
         tokenizer: the tokenizer of query and document texts for BM25: "words" (lower-cased words,
             pairs of characters in scripts without spaces) or "whitespace" (case and punctuation
             stay, as in LaMP's reference implementation).
+        wording: the wording of the run's requests, which suits its model.
         params: the task's options, an instance of `Params`.
     """
 
@@ -91,6 +107,7 @@ class Wording(ABC):
     labels: ClassVar[tuple[str, ...]] = ()
     words: ClassVar[Vocabulary]
     tokenizer: str = "words"
+    wording: WordingName = "compact"
 
     @dataclasses.dataclass(frozen=True)
     class Params:
@@ -116,6 +133,21 @@ class Wording(ABC):
         All methods share this wording.  Without records and notes it is the non-personalized
         request.
         """
+
+    def render_content(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered | None:
+        """Word the request like `render`, but without the form of the answer.
+
+        A method whose replies have a form of their own, such as a thought before the answer, adds
+        its own contract to the last message (see `Context.word`).  None if the task cannot tell its
+        contract from the rest.
+        """
+        return None
 
     @abstractmethod
     def parse(
@@ -233,6 +265,15 @@ class WordingView(Wording):
         tokens: Tokens,
     ) -> Rendered:
         return _tasks[self].render(sample, records, notes, tokens)
+
+    def render_content(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered | None:
+        return _tasks[self].render_content(sample, records, notes, tokens)
 
     def parse(
         self,

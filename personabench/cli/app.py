@@ -16,6 +16,7 @@ import typer
 
 from personabench import __version__
 from personabench.cli import (
+    audit,
     cache,
     check,
     compare,
@@ -25,11 +26,13 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_report,
     leaderboard,
     merge,
     new,
     publish,
     report,
+    reproduce,
     run,
     score,
     show,
@@ -69,18 +72,20 @@ def _root(
 
 
 app.command("run", cls=PanelCommand)(run.run)
+app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
-app.command("judge-report", cls=PlainCommand)(judge.judge_report)
+app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
+app.command("audit", cls=PlainCommand)(audit.audit)
 app.command("download", cls=PlainCommand)(download.download)
 app.command("generate", cls=PlainCommand)(generate.generate)
 app.add_typer(cache.app, name="cache")

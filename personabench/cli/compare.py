@@ -63,11 +63,10 @@ def compare(
     made worse.
     """
     from personabench.leaderboard.run_comparison import compare_runs, to_dict
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks
 
     run_a, run_b = find_any_run(a, results), find_any_run(b, results)
-    if task is not None:
-        load_named_task(task, [run.spec for run in (run_a, run_b) if run.spec])
+    load_tasks(task, (run.spec for run in (run_a, run_b) if run.spec), results)
     comparison = compare_runs(run_a, run_b, allow_mismatch)
     if json:
         emit({"a": _run_fields(run_a), "b": _run_fields(run_b), **to_dict(comparison)})
@@ -94,8 +93,7 @@ def _print(a: Run, b: Run, comparison: RunComparison) -> None:
     console = screen()
     summary = a.summary
     console.print(
-        f"{summary.task}/{summary.separation}/{summary.split} · n={comparison.n}, "
-        f"{comparison.users} users",
+        f"{summary.title} · n={comparison.n}, {comparison.users} users",
         style="bold",
         markup=False,
     )

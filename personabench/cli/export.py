@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from personabench.cli.console import echo
-from personabench.cli.options import RESULTS, OwnTask, Results, RunName
+from personabench.cli.options import RESULTS, MovedData, OwnTask, Results, RunName
 
 
 class Kind(StrEnum):
@@ -44,6 +44,7 @@ def export(
         ),
     ] = True,
     task: OwnTask = None,
+    data: MovedData = None,
     results: Results = RESULTS,
 ) -> None:
     """Write a run's samples for another tool.
@@ -54,11 +55,11 @@ def export(
     from personabench.results.export import Source, write_csv_file, write_dataset
     from personabench.results.index import find_run
     from personabench.results.inspect_log import write
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks, search_data_in
 
     folder = find_run(run, results)
-    if task is not None:
-        load_named_task(task, [folder.spec()])
+    search_data_in(data or [])
+    load_tasks(task, [folder.spec()], results)
     source = Source(folder, results)
     for remark in source.remarks():
         echo(f"warning: {remark}", err=True)

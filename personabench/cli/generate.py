@@ -124,7 +124,9 @@ def generate(
     ]
 
     async def write_data_set() -> Path:
-        async with _open_authors(backend, options, results, cache, seed) as authors:
+        # Another set would be asked anew for the replies that this one could not use.
+        name = f"generate {task} {source} {persona_pool} {seed}"
+        async with _open_authors(backend, options, results, cache, seed, name) as authors:
             path: Path = await opened.generate(
                 source,
                 target,
@@ -149,21 +151,31 @@ async def _open_authors(
     results: Path,
     policy: CachePolicy,
     seed: int,
+    name: str,
 ) -> AsyncIterator[list[Role]]:
-    """Open a model for each author, with one response cache for all."""
+    """Open a model for each author, with one response cache for all.
+
+    Args:
+        name: the set, for which unusable replies are kept until it is written.
+    """
     import contextlib
 
     from personabench.models import backends
     from personabench.models.cache import Cache
     from personabench.models.client import Client
+    from personabench.models.journal import Journal
     from personabench.models.probe import Dialects, probe_request
     from personabench.models.roles import Role
 
     async with contextlib.AsyncExitStack() as stack:
         cache = None
+        journal = None
         if policy is not CachePolicy.off:
             cache = Cache(results / "cache.sqlite", writing=True)
             stack.enter_context(contextlib.closing(cache))
+            journal = Journal(cache, name)
+            if policy is CachePolicy.refresh:
+                journal.clear()
 
         authors = []
         for author_options in options:
@@ -172,13 +184,15 @@ async def _open_authors(
             stack.push_async_callback(author.aclose)
             await author.identify()
             await author.open()
-            client = Client(author, cache, policy.value, author.concurrency)
+            client = Client(author, cache, policy.value, author.concurrency, journal=journal)
             if policy is not CachePolicy.only:
                 await Dialects(results).settle(
                     author, client.concurrency, probe_request(0, 1, seed)
                 )
             authors.append(Role("simulator", client, "", seed))
         yield authors
+        if journal is not None:
+            journal.clear()
 
 
 def _print_usage(authors: Sequence[Role]) -> None:

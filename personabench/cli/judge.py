@@ -1,4 +1,4 @@
-"""`personabench judge` compares the answers of two runs; `judge-report` measures a judge."""
+"""`personabench judge` compares the answers of two runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
-from personabench.cli.judge_tables import print_summary, report_lines
+from personabench.cli.judge_tables import print_summary
 from personabench.cli.model_options import RoleArguments, declare_role
 from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
@@ -20,6 +20,7 @@ from personabench.cli.options import (
     CachePolicy,
     Concurrency,
     Json,
+    MovedData,
     OwnTask,
     Results,
     Seed,
@@ -30,7 +31,6 @@ from personabench.errors import UsageError
 
 if TYPE_CHECKING:
     from personabench.leaderboard.pairwise_summary import Side
-    from personabench.metrics.judges.reliability import ReliabilityReport, ScoringReport
     from personabench.metrics.judges.verdict import Pick, Verdict
     from personabench.results.run_folder import RunFolder
 
@@ -113,6 +113,7 @@ def judge(
         ),
     ] = None,
     task: OwnTask = None,
+    data: MovedData = None,
     labels: Labels = None,
     export: Annotated[
         Path | None,
@@ -141,15 +142,15 @@ def judge(
     from personabench.models.backends import credentials
     from personabench.models.backends.base import BackendOptions
     from personabench.results.index import find_run
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks, search_data_in
     from personabench.run import answer_pairs, pairwise_judging, verdict_file
     from personabench.run.interrupts import run_command
 
     folders = find_run(a, results), find_run(b, results)
     warnings = answer_pairs.check_comparable(*folders)
     human_labels = verdict_file.read_labels(labels) if labels else {}
-    if task is not None:
-        load_named_task(task, [folder.spec() for folder in folders])
+    search_data_in(data or [])
+    load_tasks(task, [folder.spec() for folder in folders], results)
     opened_task, dataset = answer_pairs.open_data(*folders)
     pairs = list(answer_pairs.pair_answers(*folders, dataset))[:limit]
     if not pairs:
@@ -199,62 +200,6 @@ def judge(
             err=True,
         )
         sys.exit(1)
-
-
-def judge_report(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Verdicts of `personabench judge`, or judgements of a run.",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-        ),
-    ],
-    labels: Labels = None,
-    json: Json = False,
-) -> None:
-    """Report on a judge from its verdicts.
-
-    For verdicts on pairs: biases, noise, accuracy against human labels, calibration and cost. For
-    judgements of single answers: unjudged answers, repeated calls and cost.
-    """
-    import msgspec
-
-    from personabench.run.verdict_file import read_labels
-
-    human_labels = read_labels(labels) if labels else {}
-    reports = {str(path): _report(path, human_labels) for path in files}
-    if json:
-        emit(msgspec.to_builtins(reports))
-        return
-
-    console = screen()
-    for name, report in reports.items():
-        console.print(name, style="bold", markup=False)
-        for line in report_lines(report):
-            console.print(f"  {line}", markup=False)
-
-
-def _report(path: Path, labels: Mapping[str, Pick]) -> ReliabilityReport | ScoringReport:
-    """Report on the judge of one file.
-
-    Raises:
-        DataError: the file is damaged, or was changed after its run was scored.
-    """
-    from personabench.metrics.judges.reliability import reliability_report, scoring_report
-    from personabench.metrics.judges.verdict import Verdict
-    from personabench.results.run_folder import RunFolder
-    from personabench.run.verdict_file import read_verdicts_or_judgements
-
-    folder = RunFolder(path.absolute().parents[1])
-    if folder.summary_path.exists() and f"judgements/{path.name}" in folder.summary().files:
-        folder.verify(folder.path / "judgements" / path.name)
-
-    items = read_verdicts_or_judgements(path)
-    verdicts = [item for item in items if isinstance(item, Verdict)]
-    judgements = [item for item in items if not isinstance(item, Verdict)]
-    return reliability_report(verdicts, labels) if verdicts else scoring_report(judgements)
 
 
 def _describe_run(folder: RunFolder) -> Side:

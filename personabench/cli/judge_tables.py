@@ -6,8 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from personabench.cli.console import screen
+from personabench.cli.judge_labels import agreement_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from personabench.leaderboard.pairwise_summary import PairwiseSummary
     from personabench.metrics.judges.reliability import (
         Agreement,
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
         ReliabilityReport,
         ScoringReport,
     )
+    from personabench.metrics.judges.steering import SteeringReport
 
 # The spread of votes if all three outcomes are equally frequent.
 _MAX_ENTROPY = math.log(3)
@@ -68,7 +72,8 @@ def report_lines(report: ReliabilityReport | ScoringReport) -> list[str]:
         f"calls {report.calls:,}, {report.input_tokens:,} tokens in, {report.output_tokens:,} out"
     )
     if isinstance(report, ScoringReport):
-        return [f"{items}; replies requested again {report.repeated}", usage]
+        repeated = f"{items}; replies requested again {report.repeated}"
+        return [repeated, usage, *agreement_lines(report.agreement, report.labelled)]
 
     return [
         f"{items}; replies {report.votes}, unparsed {report.unparsed}",
@@ -77,6 +82,21 @@ def report_lines(report: ReliabilityReport | ScoringReport) -> list[str]:
         *_label_lines(report),
         usage,
     ]
+
+
+def steering_lines(reports: Sequence[SteeringReport]) -> list[str]:
+    """Format how far a judge was steered, one line per protocol and one of the attacks."""
+    lines = []
+    for report in reports:
+        left = f"unjudged {report.unjudged}, decided beforehand {report.immovable}"
+        lines.append(
+            f"steering {report.protocol}: {_percent(report.score)} of {report.attacks} hostile "
+            f"answers moved the verdict; {left}"
+        )
+        if report.by_attack:
+            moved = ", ".join(f"{name} {count}" for name, count in report.by_attack.items())
+            lines.append(f"  by {moved}")
+    return lines
 
 
 def _bias_lines(report: ReliabilityReport) -> list[str]:

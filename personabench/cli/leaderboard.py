@@ -96,7 +96,7 @@ def leaderboard(
         queries=queries,
         results=results,
     )
-    task_name = _task_name(task, runs)
+    task_name = _task_name(task, runs, results)
     ranked = boards(runs, task_name, options)
     _check_choice(ranked, runs, task_name, baseline, results)
 
@@ -110,14 +110,11 @@ def leaderboard(
         _write(_format_boards(ranked, chosen_format, wide), output)
 
 
-def _task_name(task: str | None, runs: Sequence[Run]) -> str | None:
+def _task_name(task: str | None, runs: Sequence[Run], results: Path) -> str | None:
     """Return the name of the task; a file is loaded first."""
-    from personabench.api.registry import is_file
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_chosen_task
 
-    if task is None or not is_file(task):
-        return task
-    return load_named_task(task, [run.spec for run in runs if run.spec])
+    return load_chosen_task(task, (run.spec for run in runs if run.spec), results)
 
 
 def _check_choice(

@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,7 @@ from personabench.cli.options import RESULTS, Json, OnlyMethod, OnlyTask, Result
 
 if TYPE_CHECKING:
     from personabench.api.compatibility import Cell
+    from personabench.api.registry import Kind
 
 
 listing = typer.Typer(
@@ -23,10 +24,23 @@ listing = typer.Typer(
 
 
 @listing.command("methods")
-def methods(json: Json = False) -> None:
-    """List methods with the capabilities they need and their origin."""
+def methods(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Method name or file.py[:Class]: show its parameters.",
+            metavar="METHOD",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List methods with their needs, or one with its parameters."""
     from personabench.api.registry import list_entries
 
+    if name is not None:
+        _print_plugin("method", name, json)
+        return
     rows = []
     for entry in list_entries("method").values():
         needs = entry.facts.get("needs", ())
@@ -41,10 +55,23 @@ def methods(json: Json = False) -> None:
 
 
 @listing.command("tasks")
-def tasks(json: Json = False) -> None:
-    """List tasks with their kind of response."""
+def tasks(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Task name, file.py[:Class] or file.toml: show its facts and parameters.",
+            metavar="TASK",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List tasks with their kind, or one with its parameters."""
     from personabench.api.registry import list_entries
 
+    if name is not None:
+        _print_plugin("task", name, json)
+        return
     rows = [
         {
             "name": entry.name,
@@ -55,6 +82,18 @@ def tasks(json: Json = False) -> None:
         for entry in list_entries("task").values()
     ]
     _print_rows(rows, json)
+
+
+def _print_plugin(kind: Kind, name: str, json: bool) -> None:
+    from personabench.cli.plugin_facts import describe_plugin, format_plugin
+
+    facts = describe_plugin(kind, name)
+    if json:
+        emit(facts)
+        return
+    owner = facts["name"] if kind == "method" else "task"
+    for line in format_plugin(facts, owner):
+        echo(line)
 
 
 SYMBOLS = {"faithful": "●", "adapted": "○", "refused": "–"}
@@ -213,7 +252,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
         score = "–" if value is None else f"{primary} {value:.4f}"
         row: dict[str, Any] = {
             "run": summary.fingerprint[:8],
-            "task": f"{summary.task}/{summary.separation}/{summary.split}",
+            "task": summary.title,
             "method": label(summary),
             "model": summary.model,
             "n": summary.n,

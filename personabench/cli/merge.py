@@ -51,7 +51,7 @@ def merge(
     merging again overwrites the run.
     """
     from personabench.errors import UsageError
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_tasks
     from personabench.run.merge import find_shards, merge_shards
 
     shards_by_run = find_shards(results)
@@ -60,9 +60,8 @@ def merge(
             f"no shards under {results}/shards; make them with `personabench run --shard i/n`"
         )
     chosen = _choose_runs(list(shards_by_run), runs or [], results)
-    if task is not None:
-        first_folders = [shards_by_run[run][0].folder for run in chosen]
-        load_named_task(task, [folder.spec() for folder in first_folders])
+    first_folders = [shards_by_run[run][0].folder for run in chosen]
+    load_tasks(task, (folder.spec() for folder in first_folders), results)
 
     outcomes, errors = [], []
     for run in chosen:

@@ -206,6 +206,18 @@ Simulator = Annotated[
 Judge = Annotated[RoleArguments, declare_role("judge", "the judge", "set by the task")]
 Profiler = Annotated[RoleArguments, declare_role("profile", "the profiler", "as --temperature")]
 
+JudgeRubric = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge-rubric",
+        metavar="FILE",
+        help="Criteria and scale (YAML) by which the judge scores the answers of text tasks.",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=ROLES_PANEL,
+    ),
+]
+
 
 def role_backends(
     backend: str, under: BackendOptions, roles: Mapping[RoleName, RoleArguments]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,9 +18,6 @@ from personabench.cli.help import (
     OUTPUT_PANEL,
 )
 
-if TYPE_CHECKING:
-    pass
-
 RESULTS = Path("results")
 
 
@@ -31,6 +28,13 @@ class CachePolicy(StrEnum):
     refresh = "refresh"
     off = "off"
     only = "only"
+
+
+class Reading(StrEnum):
+    """The part of a reply that is scored."""
+
+    answer = "answer"
+    raw = "raw"
 
 
 class Executor(StrEnum):
@@ -116,7 +120,7 @@ OwnTask = Annotated[
         "--task",
         "-t",
         metavar="FILE",
-        help="The run's task as file.py[:Class], if it is not installed.",
+        help="The run's task as file.py[:Class] or file.toml, if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
@@ -138,7 +142,7 @@ OnlyTask = Annotated[
         "--task",
         "-t",
         metavar="TASK",
-        help="Only this task; use file.py[:Class] if it is not installed.",
+        help="Only this task; use file.py[:Class] or file.toml if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
@@ -159,6 +163,17 @@ Data = Annotated[
         metavar="PATH",
         help="Folder with the benchmark's files, or one file (default: the example data).",
         exists=True,
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+MovedData = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="Folder or file of the runs' data, if it has moved. Repeatable.",
+        exists=True,
+        show_default=False,
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -300,6 +315,15 @@ Reasoning = Annotated[
         "--reasoning",
         metavar="LEVEL",
         help="How much the model thinks: off, low, medium, high or a number of tokens.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+ReadingOption = Annotated[
+    Reading,
+    typer.Option(
+        "--reading",
+        metavar="READING",
+        help="What is scored: the answer, or raw: the reply as it came, with its thought.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from personabench.cli.options import Reading
+    from personabench.types import Sampling
 
 
 def split_names(text: str) -> list[str]:
@@ -67,3 +71,14 @@ def read_reasoning(level: str | None, option: str = "--reasoning") -> str | None
     from personabench.models.backends.reasoning import check_level
 
     return None if level is None else check_level(level, option)
+
+
+def read_sampling(
+    temperature: float, top_p: float, max_tokens: int | None, reading: Reading
+) -> Sampling:
+    """Return the sampling of a run and the reading of its replies."""
+    import msgspec
+
+    from personabench.types import Sampling
+
+    return Sampling(temperature, top_p, max_tokens, "raw" if reading == "raw" else msgspec.UNSET)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from personabench.cli.console import emit, screen
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from personabench.models.budget import Prices
     from personabench.run.options import Options
 
 
@@ -21,23 +24,32 @@ _PLAN_COUNTS = (
 )
 
 
-def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
-    """Print the calls, tokens and price of runs without calling a model."""
-    from rich import box
-    from rich.table import Table
-
+def plan_rows(options_by_seed: Sequence[Options]) -> list[dict[str, Any]]:
+    """The calls, tokens and price of runs as plain rows, without calling a model."""
     from personabench.run.interrupts import run_command
     from personabench.run.plan import plan
 
     prices = options_by_seed[0].prices
-    rows = [
+    return [
         {**forecast.as_dict(prices), "seed": options.seed}
         for options in options_by_seed
         for forecast in run_command(plan(options), farewell="interrupted")
     ]
+
+
+def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
+    """Print the calls, tokens and price of runs without calling a model."""
+    rows = plan_rows(options_by_seed)
     if json:
         emit(rows)
-        return
+    else:
+        print_rows(rows, options_by_seed[0].prices, screen())
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Console) -> None:
+    """Print the rows of a plan as a table."""
+    from rich import box
+    from rich.table import Table
 
     grid = Table(
         title="Plan: no model has been called",
@@ -50,9 +62,8 @@ def print_plan(options_by_seed: Sequence[Options], json: bool) -> None:
     for heading in (*(heading for heading, _ in _PLAN_COUNTS), "price"):
         grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
-        grid.add_row(*_plan_cells(row, show_seed=len(options_by_seed) > 1))
+        grid.add_row(*_plan_cells(row, show_seed=len({row["seed"] for row in rows}) > 1))
 
-    console = screen()
     console.print(grid)
     console.print(
         " From the fewest, with replies of a word, to the most, with replies as long as allowed "

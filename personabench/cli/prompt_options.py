@@ -11,7 +11,8 @@ import typer
 from personabench.cli.help import METHOD_PANEL
 
 if TYPE_CHECKING:
-    from personabench.api.prompts import Replacements, WordingName
+    from personabench.api.prompts import Replacements
+    from personabench.api.wording import WordingName
 
 
 class WordingChoice(StrEnum):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from personabench.cli.console import echo
-from personabench.cli.options import RESULTS, OnlyTask, Results
+from personabench.cli.options import RESULTS, MovedData, OnlyTask, Results
 
 
 def report(
@@ -17,19 +17,19 @@ def report(
     ] = Path("report.html"),
     results: Results = RESULTS,
     task: OnlyTask = None,
+    data: MovedData = None,
 ) -> None:
     """Write every table, plot and sample into one HTML file.
 
     The file works offline, loads nothing, and shows the source of each number.
     """
-    from personabench.api.registry import is_file
     from personabench.report import write
     from personabench.results.index import read_all
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import load_chosen_task, search_data_in
 
-    if task is not None and is_file(task):
-        specs = [run.spec for run in read_all(results) if run.spec]
-        task = load_named_task(task, specs)
+    search_data_in(data or [])
+    specs = (run.spec for run in read_all(results) if run.spec)
+    task = load_chosen_task(task, specs, results)
     for remark in write(results, output, task):
         echo(remark, err=True)
     echo(f"wrote {output} ({output.stat().st_size / 1e6:.1f} MB)", err=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.execution import conclude, execute
 from personabench.cli.model_options import (
     Judge,
+    JudgeRubric,
     Profiler,
     RunModelArguments,
     Simulator,
@@ -28,7 +29,6 @@ from personabench.cli.options import (
     Executor,
     ExecutorOption,
     Grid,
-    History,
     Json,
     Limit,
     MaxCost,
@@ -37,6 +37,8 @@ from personabench.cli.options import (
     Metrics,
     Prices,
     RayOptions,
+    Reading,
+    ReadingOption,
     ResultsOrUrl,
     SampleTimeout,
     Seed,
@@ -44,38 +46,42 @@ from personabench.cli.options import (
     ShardOption,
     Shards,
     Split,
-    Tasks,
     Temperature,
     TopP,
 )
-from personabench.cli.parsing import split_names
+from personabench.cli.own_data import (
+    Columns,
+    HistoryOrTable,
+    Kind,
+    OwnTasks,
+    SaveTask,
+    read_data_options,
+)
+from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from personabench.results.summary import Summary
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
-    from personabench.run.runner import Outcome, ResolvedRun
+    from personabench.run.runner import Outcome
     from personabench.run.shards import Shard
-
-
-# Their values are credentials, so the command to repeat is printed without them.
-_SECRET_OPTIONS = ("--header", "--simulator-header", "--judge-header", "--profile-header")
 
 
 @grouped
 def run(
     method: Methods,
-    task: Tasks,
     model: RunModelArguments,
     simulator: Simulator,
     judge: Judge,
     profiler: Profiler,
+    judge_rubric: JudgeRubric = None,
+    task: OwnTasks = None,
     split: Split = None,
     data: Data = None,
+    columns: Columns = None,
+    kind: Kind = None,
+    save_task: SaveTask = None,
     limit: Limit = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
@@ -84,10 +90,11 @@ def run(
     grid: Grid = None,
     wording: Wording = None,
     prompts: PromptsFile = None,
-    history: History = "own",
+    history: HistoryOrTable = None,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
+    reading: ReadingOption = Reading.answer,
     sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
@@ -104,16 +111,20 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used.
+    example data is used. Your own tables need no task: --data qa.csv --map
+    question=text,answer=reply.
     """
+    from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
     from personabench.run.options import Options
-    from personabench.types import Sampling
 
     _check_names(method, task, metric or [])
     _check_limits(model, prices, max_cost)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
+    source = read_data_options(
+        task, data, history or [], columns or [], kind, save_task, Path(results)
+    )
     backend_options = model.read_for_run(folder)
     roles = role_backends(
         model.backend,
@@ -122,25 +133,26 @@ def run(
     )
     options = Options(
         methods=split_names(method),
-        tasks=split_names(task),
+        tasks=split_names(source.tasks),
         split=split,
-        data=data,
+        data=source.data,
         limit=limit,
         backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=Sampling(temperature, top_p, max_tokens),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
         prompts=read_texts(prompts),
         shard=part,
-        history=history,
+        history=source.history,
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
@@ -170,10 +182,11 @@ def _repeat_for_seeds(options: Options, seeds: str | None) -> list[Options]:
     return [dataclasses.replace(options, seed=number) for number in numbers]
 
 
-def _check_names(methods: str, tasks: str, metrics: Sequence[str]) -> None:
+def _check_names(methods: str, tasks: str | None, metrics: Sequence[str]) -> None:
     """Refuse empty lists of methods and tasks, and unknown further metrics."""
     _require_names("--method", methods)
-    _require_names("--task", tasks)
+    if tasks is not None:
+        _require_names("--task", tasks)
     _require_external(metrics)
 
 
@@ -252,58 +265,10 @@ def _run(
     """Execute runs and print their leaderboard, warnings and errors."""
     console = screen(err=True)
     announced: set[str] = set()
-    outcomes = _execute(options_by_seed, console, announced, cluster)
+    outcomes = execute(options_by_seed, console, announced, cluster)
 
     _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
-    _print_notices(outcomes, announced, console)
-    if options_by_seed[0].prices:
-        spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
-        console.print(f"spent  {spent:.6g}", markup=False)
-    if any(outcome.interrupted for outcome in outcomes):
-        _print_interrupted(console, _interrupted_state(outcomes[-1].summary))
-        sys.exit(130)
-
-    failed = _print_failed_samples(outcomes, console)
-    missing_values = dict.fromkeys(outcome.missing_values for outcome in outcomes)
-    for error in filter(None, missing_values):
-        console.print(f"error: {error}", markup=False, soft_wrap=True)
-    if failed or any(missing_values):
-        sys.exit(1)
-
-
-def _execute(
-    options_by_seed: Sequence[Options],
-    console: Console,
-    announced: set[str],
-    cluster: RayExecutor | None,
-) -> list[Outcome]:
-    """Execute runs in this process or on a cluster; an interrupt ends the command.
-
-    Args:
-        announced: receives the warnings that were printed.
-    """
-
-    from personabench.cli.display import watching
-    from personabench.run import runner
-    from personabench.run.interrupts import run_command
-
-    if cluster:
-        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
-
-    announce = _announcer(options_by_seed, console, announced)
-    try:
-        return run_command(
-            runner.run(
-                *options_by_seed,
-                watch=watching(console),
-                announce=announce,
-                tell=functools.partial(console.print, markup=False, soft_wrap=True),
-            ),
-            farewell=_describe_interrupt("finished samples are kept"),
-        )
-    except KeyboardInterrupt:
-        _print_interrupted(console, "finished samples are kept")
-        sys.exit(130)
+    conclude(outcomes, options_by_seed[0], announced, console)
 
 
 def _print_outcomes(
@@ -328,137 +293,6 @@ def _print_outcomes(
     echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for path in paths:
         echo(f"  {path}")
-
-
-def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Console) -> None:
-    """Print the warnings of runs that were not announced, and notices about their results."""
-    from personabench.results.notices import collect_notices
-
-    summaries = [outcome.summary for outcome in outcomes]
-    for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
-        if warning not in announced:
-            console.print(f"warning: {warning}", style="yellow", markup=False)
-    for notice in collect_notices(summaries):
-        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _interrupted_state(summary: Summary) -> str:
-    """Describe the work that an interrupt has left."""
-    if summary.owed:
-        return f"{summary.owed} samples are owed"
-    unjudged_answers = summary.counters.get("unjudged", 0)
-    if unjudged_answers:
-        return f"{unjudged_answers} answers are not judged"
-    return "not every call was repeated"
-
-
-def _print_failed_samples(outcomes: Sequence[Outcome], console: Console) -> bool:
-    """Print how many samples failed, with the first error; return whether any is pending."""
-    pending = sum(outcome.summary.owed for outcome in outcomes)
-    if not pending:
-        return False
-
-    failed = sum(outcome.summary.counters["request_errors"] for outcome in outcomes)
-    rest = f" and {pending - failed} more are owed" if pending > failed else ""
-    first = _first_error([outcome.folder for outcome in outcomes if outcome.summary.owed])
-    console.print(
-        f"error: {failed} samples failed{rest}; the first: {first}", markup=False, soft_wrap=True
-    )
-    console.print("All other samples are kept. Repeat the command to try the failed ones again.")
-    return True
-
-
-def _announcer(
-    options_by_seed: Sequence[Options], console: Console, announced: set[str]
-) -> Callable[[Sequence[ResolvedRun]], None]:
-    """Return a function that prints the facts of a run before it starts.
-
-    Args:
-        options_by_seed: the options of the command, one for each seed.
-        console: the console to print on.
-        announced: receives the warnings that were printed.
-    """
-    options = options_by_seed[0]
-
-    def announce(jobs: Sequence[ResolvedRun]) -> None:
-        spec = jobs[0].spec
-        if len(options_by_seed) > 1:
-            console.print(f"seed   {spec.seed}", markup=False)
-        # All seeds share data and model, which are announced once.
-        if spec.seed != options.seed:
-            return
-
-        for source in dict.fromkeys(job.dataset.source for job in jobs):
-            console.print(f"data   {source}", markup=False)
-        if options.shard:
-            console.print(
-                f"shard  {options.shard}; join the shards with `personabench merge`", markup=False
-            )
-        console.print(f"model  {spec.model['name']}", markup=False)
-
-        for job in jobs:
-            for warning in (*job.dataset.warnings, *job.role_warnings):
-                if warning not in announced:
-                    console.print(f"warning: {warning}", style="yellow", markup=False)
-                    announced.add(warning)
-        _announce_limit(jobs, options.limit, console)
-
-    return announce
-
-
-def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Console) -> None:
-    """Print the number of samples if whole users are more than `--limit` asks for."""
-    for job in jobs:
-        if limit and len(job.positions) > limit:
-            index = job.dataset.index()
-            users = len({index[position][1] for position in job.positions})
-            user_count = f"{users} user{'s' * (users > 1)}"
-            console.print(
-                f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
-            )
-            return
-
-
-def _print_interrupted(console: Console, state: str) -> None:
-    """Print how to resume an interrupted command."""
-    message, command = _describe_interrupt(state).splitlines()
-    console.print(message, style="yellow")
-    console.print(command, markup=False, soft_wrap=True)
-
-
-def _describe_interrupt(state: str) -> str:
-    """Say in two lines that a command was interrupted and how to resume it."""
-    return f"interrupted; {state}. Go on with the same command:\n  {command_line()}"
-
-
-def command_line() -> str:
-    """Return the command as it was typed, without the values of headers."""
-    import re
-    import shlex
-
-    words = ["personabench"]
-    value_is_secret = False
-    for word in sys.argv[1:]:
-        option, equals, _ = word.partition("=")
-        if value_is_secret or (equals and option in _SECRET_OPTIONS):
-            words.append(re.sub(r":.*", ": ***", word, flags=re.S))
-        else:
-            words.append(word)
-        value_is_secret = word in _SECRET_OPTIONS
-    return shlex.join(words)
-
-
-def _first_error(folders: Sequence[Path]) -> str:
-    """Return the first sample that failed, with its error."""
-    from personabench.results.run_folder import RunFolder
-
-    for folder in folders:
-        # A sample that was tried again has several lines, of which the last counts.
-        latest = {line.sample_id: line.error for line in RunFolder(folder).iter_predictions()}
-        for sample_id, error in latest.items():
-            if error:
-                return f"{sample_id}: {error}"
-    return "see predictions.jsonl"
 
 
 def open_cluster(

@@ -28,7 +28,8 @@ from personabench.results.sample import _messages, describe_sample
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from personabench.api.prompts import Replacements, WordingName
+    from personabench.api.prompts import Replacements
+    from personabench.api.wording import WordingName
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
     from personabench.run.options import Options
@@ -139,11 +140,16 @@ def show(
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
-    _show_run(find_run(run, results), sample, task, results, json)
+    _show_run(find_run(run, results), sample, task, data, results, json)
 
 
 def _show_run(
-    folder: RunFolder, sample: str | None, task: str | None, results: Path, json: bool
+    folder: RunFolder,
+    sample: str | None,
+    task: str | None,
+    data: Path | None,
+    results: Path,
+    json: bool,
 ) -> None:
     """Print a run, or one of its samples.
 
@@ -151,13 +157,17 @@ def _show_run(
         UsageError: there is no such sample, or the run is not of the task.
         DataError: a file of the run is damaged or was changed.
     """
-    from personabench.api.registry import find_source_hash
     from personabench.results.index import read_run
-    from personabench.results.locate import load_named_task
+    from personabench.results.locate import (
+        explain_missing_data,
+        find_task,
+        load_tasks,
+        search_data_in,
+    )
     from personabench.results.summary import to_dict
 
-    if task is not None:
-        load_named_task(task, [folder.spec()])
+    search_data_in([data] if data else [])
+    load_tasks(task, [folder.spec()], results)
     if sample is None:
         scored_run = read_run(folder.path)
         folder.verify(folder.scores_path)
@@ -168,13 +178,11 @@ def _show_run(
         return
 
     facts = describe_sample(folder, sample, results)
-    task_name = folder.spec().task
-    if not find_source_hash("task", task_name):
-        echo(
-            f"warning: task {task_name} is not installed, so references are missing; "
-            "add --task FILE",
-            err=True,
-        )
+    if facts["references"] is None:
+        spec = folder.spec()
+        own_task = find_task(spec.task, spec.task_params, spec.task_hash)
+        reason = explain_missing_data(own_task, folder.summary())
+        echo(f"warning: {reason}; references are missing", err=True)
     if json:
         emit(facts)
     else:
@@ -272,7 +280,7 @@ def _print_run(run: Run) -> None:
         f"{phase} calls of the profiler": spent
         for phase, spent in summary["profiler_usage"].items()
     }
-    rows |= {"warnings": "; ".join(summary["warnings"])}
+    rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
     console.print()

@@ -46,7 +46,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 8
+_VERSION = 9
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200
@@ -142,7 +142,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_runs(ranked)
 
     return Board(
-        title=f"{summary.task}/{summary.separation}/{summary.split}",
+        title=summary.title,
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
@@ -184,9 +184,8 @@ def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     files = [[_stamp(run) for run in entry.runs] for entry in ranked]
     rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
     # Metrics are defined by the task's code, so statistics change with it.
-    tasks = sorted(
-        {(entry.summary.task, find_source_hash("task", entry.summary.task)) for entry in ranked}
-    )
+    names = sorted({entry.summary.task for entry in ranked})
+    tasks = [(name, find_source_hash("task", name)) for name in names]
     inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
     return digest(inputs)[:16]
 

@@ -26,6 +26,11 @@ FRONTIER_SHARE = 0.5
 # With so many draws per test of a family a p-value can still pass Holm's correction: 1/50 < 5 %.
 DRAWS_PER_TEST = 50
 
+# Rows x draws: 256 MiB of floats. With more rows than about 110, tests between all of them would
+# need more draws than that.
+MOST_DRAWN = 1 << 25
+FEWEST_DRAWS = 1000
+
 
 def tabulate(
     board: Sequence[Entry],
@@ -67,9 +72,7 @@ def tabulate(
             if aggregate is None:
                 continue
 
-            size = len(group)
-            pairs = size * (size - 1) // 2
-            draws = max(DRAWS, DRAWS_PER_TEST * pairs)
+            draws, all_pairs = choose_draws(len(group))
             column = Column(
                 [vectors[row] for row in group],
                 metric,
@@ -83,8 +86,22 @@ def tabulate(
             base = baseline_of(entries, baseline)
             _estimate_metric(members, column, base)
             if metric == primary:
-                _test_rows(members, entries, column, base)
+                _test_rows(members, entries, column, base, all_pairs)
     return statistics
+
+
+def choose_draws(rows: int) -> tuple[int, bool]:
+    """Choose the number of draws for a table, and whether all its rows are tested in pairs.
+
+    A larger table would need too much memory for that many tests; its rows are tested against the
+    baseline, the best rule and their shuffled selves only.
+    """
+    pairs = rows * (rows - 1) // 2
+    draws = max(DRAWS, DRAWS_PER_TEST * pairs)
+    if draws * rows <= MOST_DRAWN:
+        return draws, True
+    draws = max(DRAWS, DRAWS_PER_TEST * 2 * rows)
+    return max(FEWEST_DRAWS, min(draws, MOST_DRAWN // rows)), False
 
 
 def _has_samples(vectors: Sequence[Vector]) -> bool:
@@ -138,6 +155,7 @@ def _test_rows(
     entries: Sequence[Entry],
     column: Column,
     base: int | None,
+    all_pairs: bool,
 ) -> None:
     """Fill in all tests of one setting on the primary metric."""
     count = len(entries)
@@ -147,29 +165,29 @@ def _test_rows(
         if twin is not None:
             twins[row] = twin
 
-    pairs = {}
-    for a, b in combinations(range(count), 2):
-        pairs[a, b] = column.compare(a, b)
-    controls = []
-    for row, twin in twins.items():
-        control = (min(row, twin), max(row, twin))
-        controls.append(control)
-    contests = [pair for pair in pairs if pair not in controls]
+    trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
+    trivial = trivial_rows[0] if trivial_rows else None
+
+    controls = [_in_order(row, twin) for row, twin in twins.items()]
+    pairs = list(combinations(range(count), 2))
+    if not all_pairs:
+        rivals = [row for row in (base, trivial) if row is not None]
+        planned = {_in_order(row, rival) for rival in rivals for row in range(count)}
+        pairs = sorted({*planned, *controls} - {(row, row) for row in rivals})
+    tests = {pair: column.test(*pair) for pair in pairs}
+    control_pairs = set(controls)
+    contests = [pair for pair in pairs if pair not in control_pairs]
 
     # Rows against their own shuffled selves are a family of their own: whether a gain is personal
     # is one planned question per method, and its answer must not depend on the other rows.
     family = {}
     for keys in (controls, contests):
-        raw = [pairs[key].p for key in keys]
-        corrected = holm(raw)
+        corrected = holm([tests[key][1] for key in keys])
         for key, p in zip(keys, corrected, strict=True):
-            gain = pairs[key].gain
-            family[key] = gain.value, p
+            family[key] = tests[key][0], p
 
     # A row without rivals leads nothing.
-    best = set(leaders(0, count, family)) if count > 1 else set()
-    trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
-    trivial = trivial_rows[0] if trivial_rows else None
+    best = set(leaders(0, count, family)) if count > 1 and all_pairs else set()
     for row, beaten in enumerate(wins(count, family)):
         numbers = statistics[row]
         numbers.sample_set = digest(column.samples(row))[:8]
@@ -179,6 +197,7 @@ def _test_rows(
         numbers.tests = len(contests)
         numbers.controls = len(controls)
         numbers.draws = column.draws
+        numbers.all_pairs = all_pairs
 
         opponents: dict[Opponent, int | None] = {
             "baseline": base,
@@ -188,15 +207,17 @@ def _test_rows(
         for role, opponent in opponents.items():
             if opponent is None or opponent == row:
                 continue
-            key = (min(row, opponent), max(row, opponent))
-            # Pairs are stored in one direction; the other one is computed when it is needed.
-            comparison = pairs[key] if row < opponent else column.compare(row, opponent)
-            _, corrected_p = family[key]
+            _, corrected_p = family[_in_order(row, opponent)]
             numbers.contrasts[role] = Contrast(
-                comparison,
+                column.compare(row, opponent),
                 corrected=corrected_p,
                 over=entries[opponent].label,
             )
+
+
+def _in_order(a: int, b: int) -> tuple[int, int]:
+    """A pair as the key of its test, which has no direction."""
+    return min(a, b), max(a, b)
 
 
 def baseline_of(entries: Sequence[Entry], name: str) -> int | None:

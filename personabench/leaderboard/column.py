@@ -63,7 +63,16 @@ class Column:
             first = vectors[0]
             users = dict(zip(first.ids, first.users, strict=True))
             self._users.append(users)
+
+        # Rows on the same samples; the tuples of samples themselves are slow to compare.
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for row, samples in enumerate(self._samples):
+            groups.setdefault(samples, []).append(row)
+        self._group: dict[int, tuple[int, ...]] = {}
+        for rows_of_group in map(tuple, groups.values()):
+            self._group.update(dict.fromkeys(rows_of_group, rows_of_group))
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
+        self._last_pair: tuple[int, ...] = ()
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval, on all samples of the row."""
@@ -84,6 +93,17 @@ class Column:
             nothing = Estimate(None, None, None, None, 0, 0, "no sample in common")
             return Comparison(nothing, None, False, None, None, None, None)
         return scores.compare(index[a], index[b])
+
+    def test(self, a: int, b: int) -> tuple[float | None, float | None]:
+        """Compute the gain of row a over row b on the samples of both, and its p-value.
+
+        The same numbers as those of `compare`, without all the others.
+        """
+        scores, index = self._scores(a, b)
+        if not scores.clusters.n:
+            return None, None
+        p, _ = scores.test(index[a], index[b])
+        return scores.gain_value(index[a], index[b]), p
 
     def seeds(self, row: int) -> list[float]:
         """Compute the metric of each seed on the row's samples."""
@@ -154,12 +174,14 @@ class Column:
         """Scores that hold the given rows, and the index of each row in them."""
         first = rows[0]
         last = rows[-1]
-        shared = self._samples[first]
         members: tuple[int, ...] = (first, last)
-        if self._samples[last] == shared:
+        if self._group[first] is self._group[last]:
             # All rows on these samples at once: they share their resamples.
-            matches = [row for row, samples in enumerate(self._samples) if samples == shared]
-            members = tuple(matches)
+            members = self._group[first]
+        elif members != self._last_pair:
+            # Of pairs, only the last is kept: there are as many as rows squared.
+            self._cache.pop(self._last_pair, None)
+            self._last_pair = members
 
         if members not in self._cache:
             scores = self._build(members)
@@ -269,23 +291,24 @@ def aggregate_of(
 ) -> Aggregate | None:
     """Look up how a metric of a run is computed from its samples.
 
-    The task defines it; if the task is not installed, a metric that equals the mean of its samples
-    is treated as a mean. None if neither helps.
+    The task defines it; if the task is not installed or does not know the metric, one that equals
+    the mean of its samples is treated as a mean. None if neither helps.
     """
     summary = run.summary
     try:
         cls = registry.load_recorded("task", summary.task, run.task_hash)
         scored = scores.values.get(SCORER, {})
         metrics: list[Metric] = [*cls.metrics_of(scored), *EVIDENCE]
-        for metric in metrics:
-            if metric.name == name:
-                return metric.aggregate
     except PersonabenchError:
-        by_sample = metric_values(scores, name)
-        values: list[Any] = list(by_sample.values())
-        if _is_mean(values, summary.score(name)):
-            return mean
-    return None
+        metrics = []
+    for metric in metrics:
+        if metric.name == name:
+            return metric.aggregate
+
+    # A metric of a rubric, which the task does not know either.
+    by_sample = metric_values(scores, name)
+    values: list[Any] = list(by_sample.values())
+    return mean if _is_mean(values, summary.score(name)) else None
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:

@@ -113,6 +113,8 @@ class RowStatistics:
         tests, controls: sizes of the two families of tests: between rows, and against the same
             method with shuffled histories.
         draws: bootstrap resamples behind each number.
+        all_pairs: all rows were tested against each other; False in a table that is too large to
+            correct for that many tests.
     """
 
     letter: str
@@ -127,3 +129,4 @@ class RowStatistics:
     tests: int = 0
     controls: int = 0
     draws: int = 0
+    all_pairs: bool = True

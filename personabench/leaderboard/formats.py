@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -24,12 +25,17 @@ _SUPERSCRIPTS = dict(zip("abcdefghijklmnoprstuvwxyz-", "ᵃᵇᶜᵈᵉᶠᵍʰ�
 
 def cell(name: str, value: Any) -> str:
     """Format a value: four decimals for scores, thousands separated for counts."""
-    if value is None:
+    if value is None or _is_undefined(value):
         return MISSING
     if isinstance(value, float):
         few_decimals = name == "seconds" or abs(value) >= 100
         return f"{value:,.1f}" if few_decimals else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _is_undefined(value: Any) -> bool:
+    # A metric may be undefined, such as a mean over judged samples without any.
+    return isinstance(value, float) and math.isnan(value)
 
 
 def text(name: str, row: Row) -> str:
@@ -39,7 +45,7 @@ def text(name: str, row: Row) -> str:
         return composed(row)
 
     value = row.columns.get(name)
-    if value is not None:
+    if value is not None and not _is_undefined(value):
         if name in CONTRAST_COLUMNS.values():
             # Adding zero turns -0.0 into 0.0.
             return f"{value + 0.0:+.4f}{_half_interval(row, f'{name}_low', f'{name}_high')}"

@@ -21,6 +21,8 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
     notes = [f"Data: {summary.source} ({summary.data_hash[:8]})."]
     notes += _describe_users(newest[0])
     notes += _describe_options(newest)
+    audits = dict.fromkeys(run.summary.audit for run in newest)
+    notes += [f"Data: {audit}." for audit in audits if audit]
 
     sizes = {row.n for row in rows}
     sample_sets = {row.statistics.sample_set for row in rows} - {None}
@@ -119,6 +121,7 @@ def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
     """Describe intervals, tests, controls and seeds of a board."""
     return [
         *_describe_tests(rows, baseline),
+        *_describe_untested(rows, baseline),
         *_describe_leaders(rows),
         *_describe_controls(rows),
         *_describe_missing_intervals(rows),
@@ -146,6 +149,18 @@ def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
             "against: run it or name another with --baseline."
         ]
     return []
+
+
+def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
+    count = sum(not row.statistics.all_pairs for row in rows)
+    if not count:
+        return []
+    tests = count * (count - 1) // 2
+    return [
+        f"{count} rows are too many to correct for all {tests:,} tests between them: only those "
+        f"against '{baseline}', the best rule and shuffled histories are made, and no lead is "
+        "tested. A results folder with fewer of the runs has them all."
+    ]
 
 
 def _describe_leaders(rows: Sequence[Row]) -> list[str]:

@@ -90,8 +90,9 @@ class Row:
 
     @property
     def leader(self) -> bool | None:
-        """Whether no row is significantly better; None without statistics."""
-        return self.statistics.leader if self.statistics.estimates else None
+        """Whether no row is significantly better; None if this was not tested."""
+        is_tested = self.statistics.estimates and self.statistics.all_pairs
+        return self.statistics.leader if is_tested else None
 
     @property
     def seed_sd(self) -> float | None:

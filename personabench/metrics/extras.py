@@ -14,6 +14,7 @@ from personabench.metrics import meteor
 from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.ratings import parse_number
+from personabench.metrics.rouge import create_scorer
 from personabench.metrics.scripts import LATIN, SPACED
 
 ROUGE_2 = Metric("rouge-2", scope=LATIN)
@@ -66,8 +67,4 @@ def _is_equal(parsed: str | None, reference: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _create_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    # Named for the reason given in `personabench.metrics.text`.
-    return RougeScorer(["rouge2"], tokenizer=DefaultTokenizer())
+    return create_scorer(["rouge2"])

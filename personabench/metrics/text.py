@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from personabench.metrics.metric import Metric
+from personabench.metrics.rouge import create_scorer
 from personabench.metrics.scripts import LATIN, WordTokens
 from personabench.models.reply import split_reply
 
@@ -51,13 +52,7 @@ _QUOTES = {
 
 @lru_cache(maxsize=2)
 def _create_scorer(every_script: bool) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-    from rouge_score.tokenizers import DefaultTokenizer
-
-    # Named, because a scorer that chooses its tokenizer logs that, which makes the root logger
-    # print the tracebacks of failed samples to the terminal.
-    tokenizer = WordTokens() if every_script else DefaultTokenizer()
-    return RougeScorer(["rouge1", "rougeL"], tokenizer=tokenizer)
+    return create_scorer(["rouge1", "rougeL"], WordTokens() if every_script else None)
 
 
 def rouge(

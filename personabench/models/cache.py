@@ -3,6 +3,7 @@
 Keys are hashes of content (`hashing.digest`), never of location or time.  Each write is its own
 transaction in WAL mode, made before the response is returned, so a killed process never pays for a
 finished call twice.  Requests are stored beside responses, so that `nearest` can explain a miss.
+Replies that answer no other call, such as unparsed ones, are in a table of their own (`Journal`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ CREATE TABLE IF NOT EXISTS responses(
     key TEXT PRIMARY KEY, model TEXT, request TEXT, response TEXT, time REAL, sha256 TEXT
 );
 CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL, sha256 TEXT);
+CREATE TABLE IF NOT EXISTS unfinished(
+    key TEXT PRIMARY KEY, run TEXT, work TEXT, response TEXT, time REAL, sha256 TEXT
+);
 """
 
 
@@ -41,6 +45,7 @@ CREATE TABLE IF NOT EXISTS artifacts(key TEXT PRIMARY KEY, value TEXT, time REAL
 COLUMNS = {
     "responses": ("key", "model", "request", "response"),
     "artifacts": ("key", "value"),
+    "unfinished": ("key", "run", "work", "response"),
 }
 
 
@@ -125,6 +130,28 @@ class Cache:
         row = (*content, time.time(), _checksum(text.encode() for text in content))
         self._write("INSERT OR REPLACE INTO artifacts VALUES(?,?,?,?)", row)
 
+    def unfinished(self, run: str, work: str, key: str) -> Response | None:
+        """Return the reply that a run's unfinished work got to a call, or None."""
+        return self._read("unfinished", "response", _unfinished_key(run, work, key), Response)
+
+    def put_unfinished(self, run: str, work: str, key: str, response: Response) -> None:
+        """Store a reply for a run's unfinished work alone."""
+        content = (_unfinished_key(run, work, key), run, work, to_json(response))
+        row = (*content, time.time(), _checksum(text.encode() for text in content))
+        self._write("INSERT OR REPLACE INTO unfinished VALUES(?,?,?,?,?,?)", row)
+
+    def unfinished_work(self, run: str) -> set[str]:
+        """Return the names of a run's unfinished work that has replies."""
+        rows = self._rows("SELECT DISTINCT work FROM unfinished WHERE run=?", (run,))
+        return {work.decode(errors="replace") for (work,) in rows}
+
+    def delete_unfinished(self, run: str, work: str | None = None) -> None:
+        """Delete the replies of a run's unfinished work, or of all of it."""
+        if work is None:
+            self._write("DELETE FROM unfinished WHERE run=?", (run,))
+        else:
+            self._write("DELETE FROM unfinished WHERE run=? AND work=?", (run, work))
+
     def stats(self) -> dict[str, Any]:
         """Return the numbers of responses and artifacts, the file's size and its oldest entry."""
         rows = list(
@@ -160,6 +187,9 @@ class Cache:
             self._db.execute("ATTACH ? AS other", (str(path),))
             try:
                 for table in COLUMNS:
+                    # Earlier versions had no table of unfinished work.
+                    if not _columns(self._db, table, "other"):
+                        continue
                     columns = "*" if _has_checksums(self._db, table, "other") else "*, NULL"
                     self._db.execute(
                         f"INSERT OR IGNORE INTO {table} SELECT {columns} FROM other.{table}"
@@ -191,9 +221,10 @@ class Cache:
 
         condition = " AND ".join(conditions)
         removed = self._write(f"DELETE FROM responses WHERE {condition}", tuple(values))
-        # Artifacts do not name their model, so only age can select them.
+        # Neither artifacts nor unfinished work name their model, so only age can select them.
         if model is None and older_than_days is not None:
             self._write("DELETE FROM artifacts WHERE time < ?", tuple(values))
+            self._write("DELETE FROM unfinished WHERE time < ?", tuple(values))
         self._write("VACUUM", ())
         return removed
 
@@ -236,7 +267,9 @@ class Cache:
 
     def _read(self, table: str, column: str, key: str, kind: type[T]) -> T | None:
         names = COLUMNS[table]
-        for path, db in self._sources:
+        # Unfinished work is continued where it was begun.
+        sources = self._sources[:1] if table == "unfinished" else self._sources
+        for path, db in sources:
             try:
                 row = db.execute(f"SELECT * FROM {table} WHERE key=?", (key,)).fetchone()
             except sqlite3.DatabaseError as error:
@@ -248,9 +281,9 @@ class Cache:
                     return value
         return None
 
-    def _rows(self, statement: str) -> Iterator[tuple[Any, ...]]:
+    def _rows(self, statement: str, values: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
         try:
-            yield from self._db.execute(statement)
+            yield from self._db.execute(statement, values)
         except sqlite3.DatabaseError as error:
             raise _file_error(self.path, "read", error) from error
 
@@ -297,8 +330,17 @@ def _add_checksums(db: sqlite3.Connection) -> None:
 
 
 def _has_checksums(db: sqlite3.Connection, table: str, schema: str = "main") -> bool:
-    columns = db.execute(f"PRAGMA {schema}.table_info({table})").fetchall()
-    return any(column[1] == b"sha256" for column in columns)
+    return b"sha256" in _columns(db, table, schema)
+
+
+def _columns(db: sqlite3.Connection, table: str, schema: str) -> list[bytes]:
+    """The names of a table's columns; none without the table."""
+    rows = db.execute(f"PRAGMA {schema}.table_info({table})").fetchall()
+    return [row[1] for row in rows]
+
+
+def _unfinished_key(run: str, work: str, key: str) -> str:
+    return digest([run, work, key])
 
 
 def _checksum(content: Iterable[bytes]) -> str:

@@ -31,11 +31,11 @@ from personabench.models.backends.base import Backend
 from personabench.models.backends.dialect import SCHEMAS, unfenced
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
+from personabench.models.journal import Journal
 from personabench.models.reply import answer_logprobs, separate_thought
-from personabench.models.roles import ONLY_TRY, Try
 from personabench.models.tokens import Tokens
 from personabench.models.usage import PromptCounts, is_credible, max_usage
-from personabench.types import Call, Phase, Request, Response, Usage
+from personabench.types import ONLY_TRY, Call, Phase, Request, Response, Try, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
@@ -106,7 +106,9 @@ class Client:
         concurrency: calls in flight at most.
         deadline: seconds within which a call is retried, not counting the time in queues.
         budget: the budget that paid calls are booked in, if there are prices.
+        journal: keeps the replies of unfinished work that the cache does not store.
         limiter: the backend's limiter.
+        scores_thoughts: replies count as they came, so that one without an answer is no fault.
     """
 
     backend: Backend
@@ -117,11 +119,13 @@ class Client:
     sleep: Callable[[float], Awaitable[None]] = field(default=asyncio.sleep)
     traffic: Traffic = field(default_factory=Traffic)
     budget: Budget | None = None
+    scores_thoughts: bool = False
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.limiter = self.backend.limiter(self.concurrency)
         self._price = self.budget.price(self.backend.identity["name"]) if self.budget else None
-        self._in_flight: dict[str, asyncio.Future[Response]] = {}
+        self._in_flight: dict[str, asyncio.Future[tuple[Response, bool]]] = {}
         self._last_answer = 0.0
         self._refusals: list[str] = []
         self._empty_replies: dict[Phase, int] = {}
@@ -151,13 +155,14 @@ class Client:
         group: str,
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
+        work: str = "",
         attempt: Try = ONLY_TRY,
     ) -> tuple[Response, Call]:
         """Answer a request from the cache, from an identical call in flight, or from the model.
 
-        A reply that `accept` rejects is not cached.  `flag` is called for retries, with
-        `retried_<kind>`, for replies in another model's name, with `other_model`, and for each of a
-        reply's `oddities`.  `attempt` matters to plans only.
+        A reply that `accept` rejects is not cached, but kept for `work` until `finish`.  `flag` is
+        called for retries, with `retried_<kind>`, for replies in another model's name, with
+        `other_model`, and for each of a reply's `oddities`.  `attempt` matters to plans only.
 
         Raises:
             BackendError: the call failed for good.
@@ -166,7 +171,7 @@ class Client:
             BudgetExceeded: the call might have exceeded the limit of `budget`.
         """
         key = request_key(self.backend.identity_of(request), request)
-        response, cached = await self._respond(key, request, group, accept, flag)
+        response, cached = await self._respond(key, request, group, accept, flag, work)
         if not cached:
             self._note_reply(phase, request, response)
 
@@ -177,6 +182,11 @@ class Client:
                 flag(oddity)
         return self._receipt(key, phase, response, cached=cached)
 
+    def finish(self, work: str) -> None:
+        """Forget the replies that were kept for a sample or a profile, which is on disk now."""
+        if self.journal is not None:
+            self.journal.finish(work)
+
     async def _respond(
         self,
         key: str,
@@ -184,26 +194,29 @@ class Client:
         group: str,
         accept: Callable[[str], bool] | None,
         flag: Callable[[str], None] | None,
+        work: str,
     ) -> tuple[Response, bool]:
         """Return the response, and whether an earlier call paid for it."""
         in_flight = self._in_flight.get(key)
         if in_flight is not None:
             # Shielded: cancelling this caller must not cancel the call for the others.
-            return await asyncio.shield(in_flight), True
+            response, stored = await asyncio.shield(in_flight)
+            if not stored:
+                self._store(key, request, response, accept, work)
+            return response, True
 
-        if self.cache is not None and self.policy in ("use", "only"):
-            stored = self.cache.get(key)
-            if stored is not None:
-                return stored, True
+        paid = self._find_stored(key, work)
+        if paid is not None:
+            return paid, True
         if self.policy == "only":
             raise CacheMiss(self._explain_miss(key, request))
 
-        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Response, bool]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
             response = await self._call(self._with_allowance(request), group, flag)
-            self._store(key, request, response, accept)
-            future.set_result(response)
+            stored = self._store(key, request, response, accept, work)
+            future.set_result((response, stored))
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BackendError("interrupted")
             future.set_exception(failure)
@@ -214,17 +227,35 @@ class Client:
             del self._in_flight[key]
         return response, False
 
+    def _find_stored(self, key: str, work: str) -> Response | None:
+        """Return the reply of this work before an interrupt, or of any earlier call."""
+        # First, since the same call of other work may have got another reply meanwhile.
+        kept = self.journal.get(work, key) if self.journal and work else None
+        if kept is None and self.cache is not None and self.policy in ("use", "only"):
+            return self.cache.get(key)
+        return kept
+
     def _store(
         self,
         key: str,
         request: Request,
         response: Response,
         accept: Callable[[str], bool] | None,
-    ) -> None:
+        work: str,
+    ) -> bool:
+        """Store a reply, for this work alone if no other may use it; return whether for all.
+
+        A refresh does not read what is stored for all, so its own work keeps every reply.
+        """
         if self.cache is None or self.policy == "off":
-            return
-        if self.is_storable(request, response, accept):
+            return False
+        for_all = self.is_storable(request, response, accept)
+        if for_all:
             self.cache.put(key, self.backend.identity_of(request), request, response)
+        keeps = not for_all or self.policy == "refresh"
+        if keeps and self.journal is not None and work:
+            self.journal.put(work, key, response)
+        return for_all and not keeps
 
     def _with_allowance(self, request: Request) -> Request:
         """Return the request as it is sent: with room for the thought before the answer."""
@@ -369,6 +400,7 @@ class Client:
             response,
             text=encodable(text),
             thought=encodable(response.thought),
+            raw=encodable(response.raw),
             finish=finish,
             usage=usage,
             logprobs=logprobs,
@@ -400,7 +432,7 @@ class Client:
         """End the run if the first replies of a phase were all truncated before their answer."""
         # An answer to a phase, whose allowance may be larger, says nothing about another one.
         count = self._empty_replies.get(phase, 0)
-        if count >= EMPTY or not request.max_tokens:
+        if count >= EMPTY or not request.max_tokens or self.scores_thoughts:
             return
         if response.text.strip() or response.finish != "length":
             self._empty_replies[phase] = EMPTY

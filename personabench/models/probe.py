@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 from filelock import FileLock, Timeout
 
-from personabench.errors import BackendDown, BackendError, RunError
+from personabench.errors import BackendDown, BackendError, Refused, RunError
 from personabench.hashing import digest
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.dialect import PLAIN, Dialect, RequestWriter
@@ -47,7 +47,11 @@ _MESSAGES = (
 )
 _EXCERPT = 160
 _LOCK_PAUSE = 0.1
-_WORDS = re.compile(r"""["'](?:message|error|msg|detail)["']:\s*["'](.+?)["'](?:\}|,\s*["'])""")
+# The entries of a list are inside a message.
+_WORDS = [
+    re.compile(rf"""["'](?:{names})["']:\s*["'](.+?)["'](?:\}}|,\s*["'])""")
+    for names in ("msg", "message|error|detail")
+]
 
 _log = logging.getLogger("personabench")
 
@@ -88,9 +92,11 @@ class _Probe:
         self.client = client
         self.options = client.backend.options
         self.writer = writer
+        client.backend.fit_thoughts()
         self.dialect = PLAIN
         self.refused: dict[str, float | None] = {}
         self.refused_extra: list[str] = []
+        self.thinking: bool | None = None
         self.reasons: list[str] = []
         self.is_retry_reported = False
 
@@ -144,7 +150,8 @@ class _Probe:
             raise BackendDown(self._base_model(message)) from error
 
         body = self.writer.write("", request)
-        lesson = read_refusal(message, body, self.dialect, self.writer.forms, self.options.extra)
+        words = error.text if isinstance(error, Refused) else message
+        lesson = read_refusal(words, body, self.dialect, self.writer.forms, self.options.extra)
         # Of the errors that end a command, one can be learnt from: 404 to a chat with a base model.
         is_base_model = lesson is not None and lesson.dialect.api != self.dialect.api
         if isinstance(error, BackendDown) and not is_base_model:
@@ -157,13 +164,18 @@ class _Probe:
             # The value that it named does not help either.
             if name in self.writer.trial:
                 refused[name] = None
-        is_decision = bool(refused or lesson.extra)
+        is_decision = bool(refused or lesson.extra or lesson.thinking is not None)
         if is_decision or lesson.dialect.reasoning == NO_FORM:
             self.reasons.append(_excerpt(message))
         self.refused |= refused
         self.refused_extra.extend(lesson.extra)
         self.writer.trial |= refused
         self.writer.trial |= dict.fromkeys(lesson.extra)
+        if lesson.thinking is not None:
+            # A demand for both in turn cannot be met.
+            is_decision &= self.thinking is None
+            self.thinking = lesson.thinking
+            self.writer.trial["enable_thinking"] = lesson.thinking
 
         is_new = is_decision or lesson.dialect != self.dialect
         self.dialect = lesson.dialect
@@ -184,6 +196,9 @@ class _Probe:
             # Repeating the option replaces it, so it has to name the earlier fields as well.
             fields = dict.fromkeys([*self.options.omit, *omitted])
             options.append(f"--{prefix}omit-params {','.join(fields)}")
+
+        if self.thinking is not None:
+            options.append(f"--{prefix}reasoning {'low' if self.thinking else 'off'}")
 
         advice = []
         if options:
@@ -214,8 +229,8 @@ class _Probe:
 
 def _excerpt(message: str) -> str:
     """Return the server's own words in the message of a refusal."""
-    match = _WORDS.search(message)
-    text = match[1] if match else message
+    matches = (words.search(message) for words in _WORDS)
+    text = next((match[1] for match in matches if match), message)
     return text[:_EXCERPT]
 
 

@@ -202,7 +202,16 @@ def separate_thought(response: Response) -> Response:
         return response
 
     thoughts = _join_parts((response.thought, thought))
-    return msgspec.structs.replace(response, text=answer, thought=thoughts)
+    return msgspec.structs.replace(response, text=answer, thought=thoughts, raw=response.text)
+
+
+def as_it_came(response: Response) -> str:
+    """Return a reply with its thought; one from a field of its own is put between marks."""
+    if response.raw or not response.thought:
+        return response.raw or response.text
+    # The same text, whether or not a server separates thoughts itself.
+    end = "\n</think>\n\n" if response.text else ""
+    return f"<think>\n{response.thought}{end}{response.text}"
 
 
 def answer_logprobs(

@@ -8,13 +8,14 @@ a method's profiling work: its calls keep the phase of that work and are marked 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from personabench.errors import Refused
 from personabench.hashing import digest
-from personabench.types import Call, Message, Phase, Request, Response
+from personabench.models.call_order import Ordered, next_place
+from personabench.types import ONLY_TRY, Call, Message, Phase, Request, Response, Try
 
 if TYPE_CHECKING:
     from personabench.models.client import Client
@@ -31,25 +32,16 @@ UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
 """Flags of replies that are returned although they are incomplete, by their finish."""
 
 
-class Try(NamedTuple):
-    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
-    many."""
-
-    number: int = 0
-    of: int = 1
-
-
-ONLY_TRY = Try()
-
-
 class Caller:
     """A restricted view of a client, for code that calls a model.
 
     Attributes:
-        calls: the calls so far; flags: counters of what happened on the way.
+        flags: counters of what happened on the way.
         window: the model's context window in tokens, or None if unknown; tokens: its token counter.
         seed: the run's seed, which sampled requests derive theirs from.
         sample_id: the sample whose sampled replies are independent of other samples'; "" for none.
+        work: the unit of work that its calls belong to, until which is on disk the client keeps
+            replies that are not cached.
         is_storable: whether no reply was empty, truncated or refused, so that a result derived from
             them may be stored.
         is_profiler: whether the profiler answers in place of the model under test.
@@ -61,7 +53,8 @@ class Caller:
     def __init__(
         self, client: Client, phase: Phase, unit: str, seed: int, sample_id: str = ""
     ) -> None:
-        self.calls: list[Call] = []
+        # Contexts that are made from this one by `copy` add to the same calls.
+        self._calls = Ordered[Call]()
         self.flags: dict[str, float] = {}
         self.seed = seed
         self.is_storable = True
@@ -69,9 +62,15 @@ class Caller:
         self._unit = unit
         self.sample_id = sample_id
         self.is_profiler = False
+        self.work = sample_id or f"{phase} {unit}"
         self._client = client
         self.window = client.window
         self.tokens = client.tokens
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls so far, in an order that does not depend on their completion."""
+        return self._calls.items
 
     def flag(self, name: str, by: float = 1) -> None:
         """Count an event to report beside the scores: a fallback, a truncation, a missing part."""
@@ -98,6 +97,7 @@ class Caller:
         attempt: Try = ONLY_TRY,
     ) -> Response:
         request = self._seed(request)
+        place = next_place()
         try:
             response, call = await self._client.complete(
                 request,
@@ -105,6 +105,7 @@ class Caller:
                 self._unit,
                 accept,
                 self.flag,
+                self.work,
                 attempt,
             )
         except Refused as refusal:
@@ -112,7 +113,7 @@ class Caller:
             raise
         if self.is_profiler:
             call = msgspec.structs.replace(call, profiler=True)
-        self.calls.append(call)
+        self._calls.add(place, call)
 
         self.is_storable &= self._client.is_storable(request, response, accept)
         if response.finish in UNWHOLE:

@@ -29,6 +29,7 @@ from personabench.report.tables import Group, apart, describe, gather
 from personabench.report.words import summary
 from personabench.results.files import replacing
 from personabench.results.index import Run, read_all
+from personabench.results.locate import explain_missing_data
 from personabench.results.summary import to_dict
 
 # Bytes of packed samples. With the libraries and all numbers a report stays below 25 MB, which is
@@ -170,16 +171,11 @@ def _write_samples(
         remarks.append(
             f"{title}: messages are left out from sample {first_bare + 1} of {written} on, for size"
         )
-    if group.task is None:
-        remarks.append(
-            f"{title}: the task is not installed, or does not take these options: inputs and "
-            "records are left out; --task FILE names its file"
-        )
-    elif not browser.located:
-        remarks.append(
-            f"{title}: the data is no longer where the runs found it; inputs and records are left "
-            "out"
-        )
+    # Published results have no samples, whose inputs could be missing.
+    own = [row for row in group.rows if row.folder]
+    if own and not browser.located:
+        reason = explain_missing_data(group.task, own[0].runs[0].summary)
+        remarks.append(f"{title}: {reason}; inputs and records are left out")
     return used, remarks
 
 

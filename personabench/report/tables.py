@@ -216,6 +216,8 @@ def describe(group: Group, number: int) -> dict[str, Any]:
         "task": summary.task,
         "options": ", ".join(options),
         "split": f"{summary.separation}/{summary.split}",
+        "subject": summary.subject,
+        "scale": _rubric_scale(runs),
         "model": summary.model,
         "source": summary.source,
         "data_hash": summary.data_hash,
@@ -229,6 +231,15 @@ def describe(group: Group, number: int) -> dict[str, Any]:
         "curves": _describe_curves(group),
         "notes": list(group.board.notes),
     }
+
+
+def _rubric_scale(runs: Sequence[Run]) -> list[int] | None:
+    """The scale of the rubric that answers were scored by, for the reader's own ratings."""
+    for run in runs:
+        rubric = run.summary.provenance.get("rubric")
+        if isinstance(rubric, dict) and "scale" in rubric:
+            return list(rubric["scale"])
+    return None
 
 
 def _describe_row(

@@ -20,7 +20,7 @@ from personabench.models.cache import Cache
 from personabench.results.csv_rows import write_csv
 from personabench.results.files import replacing
 from personabench.results.index import SCORER
-from personabench.results.locate import find_dataset, find_task
+from personabench.results.locate import explain_missing_data, find_dataset, find_task
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.types import Call, Message, Prediction, Sample, Score, to_json
 
@@ -70,9 +70,10 @@ class Source:
         self.spec = folder.spec()
         folder.verify(folder.predictions_path)
         self.scores = {line.sample_id: line for line in folder.scores()}
-        task = find_task(self.spec.task, self.spec.task_params, self.spec.task_hash)
-        self.known = task is not None
-        self.data = find_dataset(task, self.summary, self.summary.data) if task else None
+        self.task = find_task(self.spec.task, self.spec.task_params, self.spec.task_hash)
+        self.data = None
+        if self.task is not None:
+            self.data = find_dataset(self.task, self.summary, self.summary.data)
         self.cache_path = results / "cache.sqlite"
 
         index = self.data.index() if self.data else ()
@@ -111,15 +112,9 @@ class Source:
     def remarks(self) -> list[str]:
         """Describe the parts that an export of the run will lack."""
         remarks = []
-        if not self.known:
-            remarks.append(
-                f"task {self.spec.task} is not installed, or does not take these options: inputs "
-                "and references are left out; --task FILE names its file"
-            )
-        elif self.data is None:
-            remarks.append(
-                "the data is no longer where the run found it: inputs and references are left out"
-            )
+        if self.data is None:
+            reason = explain_missing_data(self.task, self.summary)
+            remarks.append(f"{reason}; inputs and references are left out{self.spec.version_note}")
         if not self.cache_path.exists():
             remarks.append(f"{self.cache_path} is not there: messages and replies are left out")
         if self.summary.owed:

@@ -96,8 +96,12 @@ def count_lines(path: Path) -> int:
     return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
-def write_line(file: IO[bytes], line: bytes) -> None:
-    """Append a line to a file opened without buffering, or leave the file as it was."""
+def write_line(file: IO[bytes], line: bytes) -> int:
+    """Append a line to a file opened without buffering, or leave the file as it was.
+
+    Returns:
+        the line's offset.
+    """
     # A nearly full disk accepts part of a write without an error.
     start = os.fstat(file.fileno()).st_size
     try:
@@ -107,6 +111,7 @@ def write_line(file: IO[bytes], line: bytes) -> None:
     except OSError:
         file.truncate(start)
         raise
+    return start
 
 
 def remove_torn_line(path: Path) -> None:

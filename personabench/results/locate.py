@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,51 @@ def find_task(name: str, params: Mapping[str, Any], source: str) -> Task | None:
         return None
 
 
+def load_tasks(file: str | None, specs: Iterable[RunSpec], results: Path) -> None:
+    """Load the tasks of runs that are not installed, so that the runs are read with their own task.
+
+    They are the task that `--task` names, and the declared tasks of the results folder, which hold
+    no code.
+
+    Args:
+        file: the value of `--task`, or None.
+        specs: of the runs to read.
+
+    Raises:
+        UsageError: no run is of the task of `file`, or its code has changed since all of them.
+    """
+    declared = sorted((results / "tasks").glob("*.toml"))
+    if not declared and file is None:
+        return
+
+    specs = list(specs)
+    wanted = {(spec.task, spec.task_hash) for spec in specs}
+    for path in declared:
+        # A declaration of other runs, or a damaged one, is of no use here.
+        with contextlib.suppress(PersonabenchError):
+            registry.load_if(path, wanted)
+    if file is not None:
+        load_named_task(file, specs)
+
+
+def load_chosen_task(task: str | None, specs: Iterable[RunSpec], results: Path) -> str | None:
+    """Load tasks as `load_tasks`; return the name of the one that `--task` selects runs by.
+
+    Args:
+        task: a name, a file or None for the runs of all tasks.
+
+    Raises:
+        UsageError: as `load_tasks`.
+    """
+    specs = list(specs)
+    load_tasks(None, specs, results)
+    if task is None or not registry.is_file(task):
+        return task
+    return load_named_task(task, specs)
+
+
 def load_named_task(file: str, specs: Iterable[RunSpec]) -> str:
-    """Load a task from a file, so that runs of it are read with their own task; return its name.
+    """Load a task from a file; return its name.
 
     Args:
         specs: of the runs to read.
@@ -54,23 +98,54 @@ def load_named_task(file: str, specs: Iterable[RunSpec]) -> str:
     return str(cls.name)
 
 
+# Data that the user named for this process, to be searched for the data of runs that has moved.
+_given_data: list[Path] = []
+
+
+def search_data_in(paths: Iterable[Path]) -> None:
+    """Search these files and folders for the data of runs, too."""
+    _given_data.extend(paths)
+
+
 def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Dataset | None:
-    """Open a run's data, if it is still in its folder and unchanged.
+    """Open a run's data, if it is unchanged, from its folder or from one of `search_data_in`.
 
     Args:
         folder: the data folder that the run was given; None for the example data.
     """
-    # Splits of some tasks are named without their separation, and some tasks have one split only.
-    candidates = (
-        f"{run.separation}/{run.split}",
-        run.split,
-        task.default_split,
-    )
-    for split in candidates:
-        try:
-            dataset = open_split(task, split, Path(folder) if folder else None)
-        except PersonabenchError:
-            continue
-        if dataset.hash == run.data_hash:
-            return dataset
+    for path in (Path(folder) if folder else None, *_given_data):
+        for split in _list_splits(task, run):
+            try:
+                dataset = open_split(task, split, path)
+            except PersonabenchError:
+                continue
+            if dataset.hash == run.data_hash:
+                return dataset
     return None
+
+
+def _list_splits(task: Task, run: Summary | RunSpec) -> list[str]:
+    # Splits of some tasks are named without their separation, and some tasks have one split only.
+    names = (f"{run.separation}/{run.split}", run.split, task.default_split)
+    return list(dict.fromkeys(names))
+
+
+def explain_missing_data(task: Task | None, run: Summary) -> str:
+    """Say why `find_dataset` did not find a run's data, and what to do."""
+    if task is None:
+        return (
+            f"task {run.task} is not installed here, or does not take the run's options; "
+            "--task FILE names its file"
+        )
+    folders = [Path(run.data)] if run.data else []
+    existing = [path for path in (*folders, *_given_data) if path.exists()]
+    if not run.data and run.sample:
+        return f"the example data of {run.task} has changed since the run"
+    if not existing:
+        place = run.data or run.source
+        return f"the data is no longer in {place}; name its place with --data"
+    listed = " and ".join(map(str, existing))
+    return (
+        f"the data in {listed} is not what the run read (data hash {run.data_hash[:8]}): it has "
+        "changed, or is another split; --data names another place"
+    )

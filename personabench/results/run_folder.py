@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -38,6 +38,8 @@ from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.types import Call, Judgement, Prediction, Score, from_json, to_json
 
+T = TypeVar("T")
+
 
 class Profile(msgspec.Struct, frozen=True):
     """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it.
@@ -56,6 +58,10 @@ class Profile(msgspec.Struct, frozen=True):
 
 class _Id(msgspec.Struct):
     sample_id: str
+
+
+class _Key(msgspec.Struct):
+    key: str
 
 
 class RunFolder:
@@ -155,14 +161,18 @@ class RunFolder:
         if not self.predictions_path.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
-    def append(self, path: Path, line: msgspec.Struct) -> None:
-        """Append one line, whole or not at all as far as later readers can see."""
+    def append(self, path: Path, line: msgspec.Struct) -> int:
+        """Append one line, whole or not at all as far as later readers can see.
+
+        Returns:
+            its offset in the file.
+        """
         try:
             file = self._files.get(path)
             if file is None:
                 path.parent.mkdir(exist_ok=True)
                 file = self._files[path] = path.open("ab", buffering=0)
-            write_line(file, to_json(line).encode() + b"\n")
+            return write_line(file, to_json(line).encode() + b"\n")
         except OSError as error:
             raise write_error(path, error) from error
 
@@ -194,39 +204,19 @@ class RunFolder:
             DataError: a line is damaged.
         """
         # Only offsets are held in memory: predictions of a large run may not fit.
-        offsets = self._prediction_offsets()
+        offsets = {
+            sample.sample_id: offset for sample, offset in _iter_offsets(self.predictions_path, _Id)
+        }
         if not offsets:
             yield from (None for _ in sample_ids)
             return
         with self.predictions_path.open("rb") as file:
             for sample_id in sample_ids:
                 offset = offsets.get(sample_id)
-                yield None if offset is None else self._read_prediction(file, offset)
-
-    def _prediction_offsets(self) -> dict[str, int]:
-        """The offset of the latest line of each sample."""
-        offsets: dict[str, int] = {}
-        if not self.predictions_path.exists():
-            return offsets
-        offset = 0
-        with self.predictions_path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                # A line without its end is still being written, or torn.
-                if line.endswith(b"\n"):
-                    sample = parse_line(self.predictions_path, number, line, _Id)
-                    offsets[sample.sample_id] = offset
-                offset += len(line)
-        return offsets
-
-    def _read_prediction(self, file: IO[bytes], offset: int) -> Prediction:
-        file.seek(offset)
-        line = file.readline()
-        try:
-            return decode(line, Prediction)
-        except msgspec.MsgspecError:
-            # The number of the line is counted only for the message.
-            number = 1 + self.predictions_path.read_bytes()[:offset].count(b"\n")
-            return parse_line(self.predictions_path, number, line, Prediction)
+                if offset is None:
+                    yield None
+                else:
+                    yield _read_line(self.predictions_path, file, offset, Prediction)
 
     def iter_predictions(self) -> Iterator[Prediction]:
         """Read every line of `predictions.jsonl`, failed attempts included."""
@@ -240,6 +230,20 @@ class RunFolder:
         """
         profiles = islice(read_lines(self.profiles_path, Profile), older, None)
         return {profile.key: profile for profile in profiles}
+
+    def profile_offsets(self, older: int = 0) -> dict[str, int]:
+        """The offset of the latest line of each profile, by its key; `older` as in `profiles`."""
+        offsets = islice(_iter_offsets(self.profiles_path, _Key), older, None)
+        return {profile.key: offset for profile, offset in offsets}
+
+    def profile(self, offset: int) -> Profile:
+        """Read the profile on the line at an offset.
+
+        Raises:
+            DataError: the line is damaged.
+        """
+        with self.profiles_path.open("rb") as file:
+            return _read_line(self.profiles_path, file, offset, Profile)
 
     def scores(self) -> Iterator[Score]:
         """Read every line of `scores.jsonl`.
@@ -326,3 +330,31 @@ class RunFolder:
                 yield file
         except OSError as error:
             raise write_error(path, error) from error
+
+
+def _iter_offsets(path: Path, kind: type[T]) -> Iterator[tuple[T, int]]:
+    """The whole lines of a file, with their offsets.
+
+    Raises:
+        DataError: a line is damaged.
+    """
+    if not path.exists():
+        return
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            # A line without its end is still being written, or torn.
+            if line.endswith(b"\n"):
+                yield parse_line(path, number, line, kind), offset
+            offset += len(line)
+
+
+def _read_line(path: Path, file: IO[bytes], offset: int, kind: type[T]) -> T:
+    file.seek(offset)
+    line = file.readline()
+    try:
+        return decode(line, kind)
+    except msgspec.MsgspecError:
+        # The number of the line is counted only for the message.
+        number = 1 + path.read_bytes()[:offset].count(b"\n")
+        return parse_line(path, number, line, kind)

@@ -15,7 +15,8 @@ import msgspec
 from personabench.hashing import digest
 from personabench.types import Sampling
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+"""2: `data_hash` is of the records.  1: it is of the bytes of the files."""
 
 
 class RunSpec(msgspec.Struct, frozen=True):
@@ -25,7 +26,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         task, task_version, task_params: the benchmark task and the options that change its prompts.
         separation, split: the part of the benchmark.
         sample: the task's example data was used.
-        data_hash: SHA-256 of the data files.
+        data_hash: SHA-256 of the data's records (in version 1 of the data files).
         method, method_hash, params: the method, the hash of its source, and its parameters,
             defaults included.
         task_hash: the hash of the task's source; empty in runs of earlier versions.
@@ -39,6 +40,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         prompts: the hash of the method's texts, unless they are those of its compact wording.
         profiler: identity of the model that writes profiles, if it is not the model under test,
             with the window and the texts of its prompts.
+        version: the version of this identity; see `SPEC_VERSION`.
     """
 
     task: str
@@ -62,6 +64,16 @@ class RunSpec(msgspec.Struct, frozen=True):
     prompts: str | msgspec.UnsetType = msgspec.UNSET
     profiler: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
+
+    @property
+    def version_note(self) -> str:
+        """A clause for messages about data that does not fit; empty for runs of this version."""
+        if self.version == SPEC_VERSION:
+            return ""
+        return (
+            "; the run is of an earlier version, which identified data by its bytes: repeat the "
+            "run's command, which uses the stored replies"
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -59,6 +59,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     data: str | None = None
+    subject: str = ""
     changed: dict[str, Any] = {}
     task_changed: dict[str, Any] = {}
     fit: str | None = None
@@ -70,6 +71,7 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     spent: Number | None = None
     prefix_cache: dict[str, Number] | None = None
     warnings: list[str] = []
+    audit: str | None = None
     roles: dict[str, Role] = {}
     judge: str | None = None
     judge_errors: int = 0
@@ -126,6 +128,11 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     def complete(self) -> bool:
         """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
         return self.status == "complete"
+
+    @property
+    def title(self) -> str:
+        """The name of what was measured: task, separation and split, or one's own data."""
+        return self.subject or f"{self.task}/{self.separation}/{self.split}"
 
     def score(self, metric: str, scorer: str = "official") -> float | None:
         """A metric under one scorer; None if the run does not have it."""

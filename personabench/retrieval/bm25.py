@@ -22,6 +22,9 @@ from personabench.retrieval.tokenizers import get_tokenizer
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+# Postings whose gains are computed at once.
+_BLOCK = 1 << 18
+
 
 class BM25:
     """BM25 Okapi, called ATIRE BM25 by Trotman et al.
@@ -64,25 +67,34 @@ class BM25:
 
         # One integer per token, term * n + document: after sorting, equal neighbours are one
         # posting, and postings of a term are adjacent.
-        pairs = tokens * n + np.repeat(np.arange(n), lengths)
+        tokens *= n
+        tokens += np.repeat(np.arange(n), lengths)
+        pairs = tokens
         del tokens
         pairs.sort()
-        is_start = np.concatenate(([True], pairs[1:] != pairs[:-1]))
-        starts = np.flatnonzero(is_start)
-        frequencies = np.diff(starts, append=pairs.size)
-        terms, positions = np.divmod(pairs[starts], n)
-        # A population's arrays are large; free them before the gains are allocated.
-        del pairs, starts
+        # Each large array is freed or narrowed before the next one: of a population they have
+        # tens of millions of entries.
+        is_start = np.empty(pairs.size, np.bool_)
+        is_start[0] = True
+        np.not_equal(pairs[1:], pairs[:-1], out=is_start[1:])
+        frequencies = np.diff(np.flatnonzero(is_start), append=pairs.size).astype(np.int32)
+        postings = pairs[is_start]
+        del pairs, is_start
 
-        self._documents = positions.astype(np.int32)
-        document_frequencies = np.bincount(terms)
+        self._documents = (postings % n).astype(np.int32)
+        postings //= n
+        document_frequencies = np.bincount(postings)
         self._bounds: list[int] = [0, *np.cumsum(document_frequencies).tolist()]
 
         weights = _compute_weights(document_frequencies, n, epsilon)
         mean_length = sum(lengths) / n
         norms = k1 * (1 - b + b * np.array(lengths) / mean_length)
-        saturated = frequencies * (k1 + 1) / (frequencies + norms[positions])
-        self._gains: Floats = weights[terms] * saturated
+        self._gains: Floats = np.empty(postings.size)
+        for start in range(0, postings.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            counts = frequencies[block]
+            saturated = counts * (k1 + 1) / (counts + norms[self._documents[block]])
+            self._gains[block] = weights[postings[block]] * saturated
 
     def __len__(self) -> int:
         return self._n
@@ -149,9 +161,14 @@ def top(
     if k <= 0:
         return []
 
-    threshold = np.partition(scores, n - k)[n - k]
+    # Most documents share no token with a query, and partitioning many equal scores is slow.
+    positive = np.flatnonzero(scores > 0)
+    if len(positive) < k:
+        positive = np.arange(n)
+    values = scores[positive]
+    threshold = np.partition(values, len(values) - k)[len(values) - k]
     # Reversed, so that the stable sort leaves the later of equal scores in front.
-    candidates = np.flatnonzero(scores >= threshold)[::-1]
+    candidates = positive[values >= threshold][::-1]
     order = np.argsort(-scores[candidates], kind="stable")[:k]
     indices: list[int] = candidates[order].tolist()
     return indices

@@ -11,6 +11,7 @@ import numpy as np
 from personabench.errors import UsageError
 from personabench.retrieval.embedder import Embedder, Vectors
 from personabench.retrieval.local_embedders import SentenceTransformers, WordLlama
+from personabench.retrieval.vector_store import VectorStore
 
 # Enough for 260,000 vectors of 256 dimensions: a run's records are rarely embedded twice.
 _CACHE_BYTES = 256 * 2**20
@@ -28,6 +29,7 @@ class Embedders:
         base_url: the server of `openai:NAME` (None: OpenAI's own) and of `vllm:NAME`.
         keys: environment variables that may hold that server's key; None for the embedder's own.
         headers: additional headers for that server; their values are secrets.
+        store: vectors of earlier runs, to which those of this one are added.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class Embedders:
         base_url: str | None = None,
         keys: Sequence[str] | None = None,
         headers: Mapping[str, str] | None = None,
+        store: VectorStore | None = None,
     ) -> None:
+        self._store = store
         self._base_url = base_url
         self._keys = keys
         self._headers = headers or {}
@@ -98,6 +102,8 @@ class Embedders:
         for embedder in self._embedders.values():
             await embedder.aclose()
         self._embedders.clear()
+        if self._store is not None:
+            self._store.close()
 
     def _start_batch(
         self,
@@ -120,11 +126,19 @@ class Embedders:
         embedder: Embedder,
         texts: dict[bytes, str],
     ) -> dict[bytes, Vectors]:
-        matrix = await embedder.embed(list(texts.values()))
-        # Copies: a row that is a view would keep the whole matrix in memory.
-        vectors = {key: row.copy() for key, row in zip(texts, matrix, strict=True)}
+        stored = self._store.get(embedder.identity, list(texts.values())) if self._store else {}
+        missing = [text for text in texts.values() if text not in stored]
+        if missing:
+            matrix = await embedder.embed(missing)
+            # Copies: a row that is a view would keep the whole matrix in memory.
+            computed = {text: row.copy() for text, row in zip(missing, matrix, strict=True)}
+            if self._store is not None:
+                self._store.put(embedder.identity, computed)
+            stored |= computed
+
+        vectors = {key: stored[text] for key, text in texts.items()}
         self._vectors.update(vectors)
-        self._cached_bytes += matrix.nbytes
+        self._cached_bytes += sum(vector.nbytes for vector in vectors.values())
 
         while self._cached_bytes > _CACHE_BYTES:
             oldest = next(iter(self._vectors))

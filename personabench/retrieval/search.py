@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import random
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ async def search(
     match by:
         case "bm25":
             documents = tuple(map(document, records))
-            index = _create_index(documents, tokenizer)
+            index = _indexes.get(documents, tokenizer)
             if not index.has_match(query):
                 flag("bm25_no_match")
             indices = top(index.scores(query), k)
@@ -100,10 +100,36 @@ async def search(
     return [records[index] for index in indices]
 
 
-# A user's samples often share their history, and a method may search it several times for each.
-@lru_cache(maxsize=64)
-def _create_index(documents: tuple[str, ...], tokenizer: str) -> BM25:
-    return BM25(documents, tokenizer=tokenizer)
+class IndexCache:
+    """The BM25 indexes that were used last, of at most `limit` characters of documents.
+
+    A user's samples often share their history, and a method may search it several times for each.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._entries: OrderedDict[tuple[str, tuple[str, ...]], tuple[BM25, int]] = OrderedDict()
+
+    def get(self, documents: tuple[str, ...], tokenizer: str) -> BM25:
+        """Return the index of documents; it is built if it is not in the cache."""
+        key = (tokenizer, documents)
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key][0]
+
+        index = BM25(documents, tokenizer=tokenizer)
+        size = sum(map(len, documents))
+        self._entries[key] = index, size
+        self._size += size
+        while self._size > self._limit:
+            _, (_, dropped) = self._entries.popitem(last=False)
+            self._size -= dropped
+        return index
+
+
+# An index takes about three times as much memory as its documents.
+_indexes = IndexCache(1 << 24)
 
 
 async def _compute_similarities(

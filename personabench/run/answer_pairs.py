@@ -12,7 +12,7 @@ from personabench.api.registry import load_recorded
 from personabench.api.task import Task
 from personabench.errors import UsageError
 from personabench.hashing import digest
-from personabench.results.locate import find_dataset
+from personabench.results.locate import explain_missing_data, find_dataset
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.types import Prediction, Sample, to_json
@@ -49,11 +49,7 @@ def open_data(a: RunFolder, b: RunFolder) -> tuple[Task, Dataset]:
         dataset = find_dataset(task, spec, data_folder)
         if dataset is not None:
             return task, dataset
-    searched = dict.fromkeys(data_folder or "the example data" for data_folder in data_folders)
-    raise UsageError(
-        f"the data of the runs has changed or moved since: {' and '.join(searched)}; "
-        "move it back or repeat the runs' commands"
-    )
+    raise UsageError(explain_missing_data(task, a.summary()) + spec.version_note)
 
 
 def pair_answers(a: RunFolder, b: RunFolder, dataset: Dataset) -> Iterator[AnswerPair]:

@@ -44,6 +44,17 @@ class Attempt:
         """Notes of the method about its own work."""
         return {**self.ctx.notes, **self.learning.notes}
 
+    def read_answer(self, answer: str) -> str:
+        """Return the text that is scored: in a raw reading, the whole reply that the answer was.
+
+        The method sees no thoughts, and an answer that it made from several replies has none.
+        """
+        raw = self.ctx.raw_replies.get(answer.strip(), answer)
+        if raw.strip() == answer.strip():
+            return answer
+        self.ctx.flag("read_raw")
+        return raw
+
     def prediction(
         self,
         sample: Sample,

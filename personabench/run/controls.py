@@ -2,26 +2,29 @@
 
 They tell a gain from personalization apart from a gain by format. `own` leaves a user's history as
 it is, `none` empties it, and `size=N` keeps the newest N records. `shuffled` replaces it by another
-user's, drawn from the seed: one that shares no record with the user's, without records about
-anything that a question of the user is about, without records newer than the question if the data
-has dates, and cut to the size of the user's own if possible.
+user's, drawn from the seed: one that shares no record with the user's but those that everybody has,
+without records about anything that a question of the user is about, without records newer than the
+question if the data has dates, and cut to the size of the user's own if possible. If the data
+divides its users into strata, the owner is of the user's stratum.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Set
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import msgspec
 
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.dataset import Dataset, Wrapped, rank_in_time
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, moment, normalized
 
 # Users that are drawn as candidates for a history's owner. More would make loading slow.
 _CANDIDATES = 64
+# Users that must all have a record for it to count as everybody's, such as filler of a benchmark.
+_EVERYBODY = 8
 
 
 def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
@@ -41,6 +44,13 @@ def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
     if name == "size" and size.isdigit():
         return _Truncated(dataset, int(size))
     raise UsageError(f"--history {history}: choose own, none, shuffled or size=N")
+
+
+def without_control(dataset: Dataset) -> Dataset:
+    """Return a dataset with the users' own histories."""
+    while isinstance(dataset, _Truncated | _Shuffled):
+        dataset = dataset.inner
+    return dataset
 
 
 class _Truncated(Wrapped):
@@ -71,6 +81,7 @@ class _Shuffled(Wrapped):
         self._users = sorted(self._positions)
         # Choosing an owner loads up to 64 histories, and a user's samples come one after another.
         self._borrow = lru_cache(maxsize=256)(self._choose_owner)
+        self._last_positions: dict[str, int] = {}
 
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
@@ -91,7 +102,7 @@ class _Shuffled(Wrapped):
     def _choose_owner(self, user: str) -> _Borrowed:
         """Choose the first of the drawn users with enough records, or the one with most."""
         questions = [self.inner.load(position) for position in self._positions[user]]
-        last_question = questions[-1]
+        last_question = max(questions, key=rank_in_time)
         items = {question.item for question in questions} - {None}
         stimuli = {normalized(question.stimulus) for question in questions if question.stimulus}
         user_records = {_content(record) for question in questions for record in question.history}
@@ -100,7 +111,8 @@ class _Shuffled(Wrapped):
         best_size = 0
         for candidate in self._draw_candidates(user):
             usable = self._usable_history(candidate, items, stimuli)
-            if not user_records.isdisjoint(map(_content, usable)):
+            shared = user_records.intersection(map(_content, usable))
+            if shared and not shared <= self._common_records:
                 continue
             size = len(_before(usable, last_question))
             if size >= len(last_question.history):
@@ -111,15 +123,41 @@ class _Shuffled(Wrapped):
         return best
 
     def _draw_candidates(self, user: str) -> list[str]:
-        candidates = [candidate for candidate in self._users if candidate != user]
+        strata = self.inner.strata()
+        candidates = [
+            candidate
+            for candidate in self._users
+            if candidate != user and strata.get(candidate) == strata.get(user)
+        ]
         count = min(_CANDIDATES, len(candidates))
         return random.Random(f"{self.seed}\x1fshuffled\x1f{user}").sample(candidates, count)
+
+    @cached_property
+    def _common_records(self) -> Set[tuple[str | None, str]]:
+        """The records that all of some drawn users have; none if there are too few users."""
+        if len(self._users) < _EVERYBODY:
+            return frozenset()
+        drawn = random.Random(f"{self.seed}\x1fcommon").sample(self._users, _EVERYBODY)
+        histories = (self.inner.load(self._find_last(user)).history for user in drawn)
+        return frozenset[tuple[str | None, str]].intersection(
+            *(frozenset(map(_content, history)) for history in histories)
+        )
+
+    def _find_last(self, user: str) -> int:
+        """The position of a user's last question."""
+        if user not in self._last_positions:
+            positions = self._positions[user]
+            self._last_positions[user] = positions[0]
+            if len(positions) > 1:
+                ranks = [rank_in_time(self.inner.load(position)) for position in positions]
+                self._last_positions[user] = positions[ranks.index(max(ranks))]
+        return self._last_positions[user]
 
     def _usable_history(
         self, candidate: str, items: Set[str | None], stimuli: Set[str]
     ) -> tuple[Record, ...]:
         """A user's records about none of these items and stimuli."""
-        history = self.inner.load(self._positions[candidate][-1]).history
+        history = self.inner.load(self._find_last(candidate)).history
         return tuple(
             record
             for record in history

@@ -42,6 +42,7 @@ from personabench.errors import (
 from personabench.models.backends.base import Backend
 from personabench.models.backends.windows import refused_window
 from personabench.models.cache import Cache
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client, encodable
 from personabench.models.roles import Role, RoleName
 from personabench.results.refresh import RefreshState
@@ -101,7 +102,6 @@ class Engine:
     sample_timeout: float | None = None
     block_limit: float = LIMIT
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
-    judged: bool = False
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
     prompts: Prompts = field(default_factory=Prompts)
@@ -121,7 +121,7 @@ class Engine:
             spec=self.spec,
             folder=self._output,
             cache=self.cache,
-            policy=self.client.policy,
+            client=self.client,
             new_context=self._new_context,
             concurrency=self.concurrency,
         )
@@ -209,6 +209,7 @@ class Engine:
             RunError: the disk is full, or the method's `prepare` fails.
         """
         check_requirements(self.method, self.dataset)
+        number_tasks()
         for prediction in self._unwritten:
             self._output.append(self._output.predictions_path, prediction)
 
@@ -217,16 +218,13 @@ class Engine:
                 await self._prepare(owed)
                 await self._run_workers(owed)
 
-        complete = not self.progress.stopping
-        if self._refreshing and not self.judged and complete and not self.progress.failed:
-            self._output.refresh.end()
-        return complete
+        return not self.progress.stopping
 
     async def _prepare(self, owed: Sequence[int]) -> None:
         """Everything before the first sample."""
         if self._refreshing and not self._rounds:
             self._output.rounds.delete()
-        older_profiles = self._output.refresh.begin().profiles if self._refreshing else 0
+        older_profiles = self._begin_refresh().profiles if self._refreshing else 0
         self._profiles.start(owed, skip_lines=older_profiles)
 
         if "population" in self.method.requirements():
@@ -238,6 +236,12 @@ class Engine:
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
             self._profiles.record("", User("prepare", ()), None, ctx)
+
+    def _begin_refresh(self) -> RefreshState:
+        # An interrupted run may have left replies, which are older than a refresh that begins now.
+        if self.client.journal is not None and self._output.refresh.read() is None:
+            self.client.journal.clear()
+        return self._output.refresh.begin()
 
     async def _run_workers(self, owed: Sequence[int]) -> None:
         batches: Sequence[Sequence[int]] = SingleSamples(owed)
@@ -312,6 +316,8 @@ class Engine:
 
     def _finish(self, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
+        if prediction.error is None:
+            self.client.finish(prediction.sample_id)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
 
@@ -388,7 +394,7 @@ class Engine:
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
         """Note the context window that a refusal states, if prompts were not fitted to it."""
-        window = refused_window(str(refusal))
+        window = refused_window(refusal.text)
         for client, fitted_to in zip(self._method_clients(), attempt.windows, strict=True):
             model = client.backend
             if model is not refusal.model or window is None or window >= (fitted_to or window + 1):
@@ -399,6 +405,7 @@ class Engine:
     def _note_window(self, model: Backend, window: int) -> None:
         if model.window is None or window < model.window:
             model.window = window
+            model.fit_thoughts()
             _log.info("the server states a window of %d tokens; prompts are fitted to it", window)
 
     async def _make_prediction(
@@ -415,7 +422,7 @@ class Engine:
             if fault is not None:
                 raise fault
             answer, interaction = await self._within_limit(act, sample, attempt)
-            output = encodable(require_text(answer))
+            output = attempt.read_answer(encodable(require_text(answer)))
             parsed = self.task.parse(output, sample.view(), "lenient")
             if not output.strip():
                 attempt.ctx.flag("empty_output")
@@ -429,6 +436,8 @@ class Engine:
             if isinstance(failure, Refused):
                 self._learn_window(failure, attempt)
         except PluginError as failure:
+            # The same replies would make it fail again.
+            self.client.finish(sample.id)
             error = encodable(str(failure))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
@@ -442,6 +451,7 @@ class Engine:
             raise
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
+            self.client.finish(sample.id)
             error = encodable(f"{self.method.name}: {describe_error(failure)}")
 
         attempts = self._attempts.get(sample.id, 0) + 1

@@ -14,15 +14,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask, judge_params
+from personabench.api.judged import JudgedTask, judge_content, judge_params
 from personabench.api.source import source_hash
 from personabench.api.task import Task
 from personabench.errors import BackendError, PluginError, RunError, UsageError
 from personabench.hashing import digest
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.run.attempt import plain
+from personabench.run.controls import without_control
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
 from personabench.run.watchdog import watch_loop
@@ -44,7 +46,10 @@ def judge_key(task: Task, identity: Mapping[str, str]) -> str:
     params = dataclasses.asdict(task.params)
     options = {name: params[name] for name in judge_params(task)}
     source = [task.name, source_hash(type(task)), task.version]
-    return digest({"judge": dict(identity), "task": source, "params": options})
+    content = judge_content(task)
+    # Left out if it is empty, so that judges of tasks without it keep their keys.
+    further = {"content": content} if content else {}
+    return digest({"judge": dict(identity), "task": source, "params": options, **further})
 
 
 def answer_key(prediction: Prediction) -> str:
@@ -120,7 +125,10 @@ async def judge(
     """
     if not isinstance(task, JudgedTask):
         raise UsageError(f"task {task.name} has a judge but no method `assess`")
+    number_tasks()
     index = dataset.index()
+    if getattr(task, "judge_sees_own_history", False):
+        dataset = without_control(dataset)
     progress = progress or Progress()
     progress.total = len(positions)
     predictions = folder.ordered_predictions(index[position][0] for position in positions)
@@ -136,6 +144,7 @@ async def judge(
             if judgement is None:
                 continue
             folder.append(folder.judgements_path(key), judgement)
+            client.finish(judgement.sample_id)
             progress.done += 1
 
     worker_count = min(client.concurrency, len(positions))
@@ -166,6 +175,9 @@ async def _assess(
         # A server's error needs no traceback, and the guard has logged that of a plugin's.
         if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
+        if not isinstance(error, BackendError):
+            # The same replies would make it fail again.
+            client.finish(sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1
         progress.first_failure = progress.first_failure or str(error)

@@ -213,7 +213,7 @@ def _open_data(options_json: str, spec_json: str, data: str | None) -> tuple[Tas
         changed = "task" if dataset.hash == spec.data_hash else "data"
         raise DataError(
             f"the {changed} of {spec.task} has changed since its shards ran; they can only be run "
-            "again"
+            f"again{spec.version_note}"
         )
     return task, dataset
 

@@ -6,13 +6,16 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from personabench.api.prompts import Replacements, WordingName
+from personabench.api.prompts import Replacements
+from personabench.api.wording import WordingName
+from personabench.metrics.judges.custom_rubric import Rubric
 from personabench.models.backends import credentials
 from personabench.models.backends.base import BackendOptions
 from personabench.models.budget import Prices
 from personabench.models.cache import Policy
 from personabench.models.roles import RoleName
 from personabench.retrieval.embedders import Embedders
+from personabench.retrieval.vector_store import VectorStore
 from personabench.run.shards import Shard
 from personabench.types import Sampling
 
@@ -40,6 +43,7 @@ class Options:
         sample_timeout: seconds that a sample may take; None for no limit.
         roles: backend and options of the simulator, the judge and the profiler; the model under
             test plays a role that is not named.
+        rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
 
@@ -64,6 +68,7 @@ class Options:
     results: Path = Path("results")
     cache: Policy = "use"
     metrics: Sequence[str] = ()
+    rubric: Rubric | None = None
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None
@@ -80,7 +85,7 @@ class Options:
         )
         return dataclasses.replace(self, backend_options=model_options, roles=roles)
 
-    def embedders(self) -> Embedders:
+    def embedders(self, store: VectorStore | None = None) -> Embedders:
         """The embedders, on the server named for them or else on that of the model under test."""
         server = credentials.embedder_options(self.backend, self.backend_options)
-        return Embedders(server.base_url, server.keys, server.headers)
+        return Embedders(server.base_url, server.keys, server.headers, store)

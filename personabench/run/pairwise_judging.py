@@ -26,7 +26,9 @@ from personabench.metrics.judges.verdict import Verdict
 from personabench.models import backends
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.cache import Cache, Policy
+from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
+from personabench.models.journal import Journal
 from personabench.models.probe import Dialects, probe_request
 from personabench.models.roles import Role
 from personabench.models.tokens import Tokens
@@ -161,7 +163,8 @@ async def judge_runs(
         if options.cache != "off":
             cache = Cache(options.results / "cache.sqlite", writing=True)
             stack.callback(cache.close)
-        client = Client(backend, cache, options.cache, concurrency)
+        journal = Journal(cache, f"judge {path.stem}") if cache else None
+        client = Client(backend, cache, options.cache, concurrency, journal=journal)
         verdicts, failures = await judge_pairs(
             pairs,
             task,
@@ -170,6 +173,7 @@ async def judge_runs(
             lambda sample: Role("judge", client, sample.user_id, options.seed, sample.id),
             workers=client.concurrency,
             on_verdict=on_verdict,
+            finish=client.finish,
         )
     return JudgingResult(config, path, verdicts, failures)
 
@@ -203,6 +207,7 @@ async def judge_pairs(
     *,
     workers: int,
     on_verdict: Callable[[], None] = lambda: None,
+    finish: Callable[[str], None] = lambda sample_id: None,
 ) -> tuple[list[Verdict], list[str]]:
     """Judge the pairs that have no stored verdict, and append each verdict to the file.
 
@@ -211,6 +216,7 @@ async def judge_pairs(
         create_judge: creates the judge of a sample's answers.
         workers: number of pairs judged at the same time.
         on_verdict: called after each verdict.
+        finish: called with the id of each sample whose verdict is on disk.
 
     Returns:
         the verdicts in the order of the pairs, and the errors of pairs whose calls failed.
@@ -242,6 +248,7 @@ async def judge_pairs(
             line = to_json(StoredVerdict(pair.key, verdict)).encode() + b"\n"
             with explain_write_errors(path):
                 write_line(file, line)
+            finish(pair.sample.id)
             verdicts[pair.sample.id, pair.key] = verdict
             on_verdict()
 
@@ -280,6 +287,7 @@ def _read_stored(path: Path) -> dict[tuple[str, str], Verdict]:
 async def _run_workers(
     pairs: Sequence[AnswerPair], judge_one: Callable[[AnswerPair], Awaitable[None]], workers: int
 ) -> None:
+    number_tasks()
     queue = iter(pairs)
 
     async def work() -> None:

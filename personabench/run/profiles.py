@@ -1,4 +1,8 @@
-"""Profiles of users: made once, shared by a user's samples, stored under a hash of their inputs."""
+"""Profiles of users: made once, shared by a user's samples, stored under a hash of their inputs.
+
+Within a run, a profile is made once even if others may not use it, such as one of empty or
+truncated replies: a resumed run reads it from its folder.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ from personabench.api.method import Method, State
 from personabench.api.shown import list_shown
 from personabench.errors import BackendError
 from personabench.hashing import digest
-from personabench.models.cache import Cache, Policy
+from personabench.models.cache import Cache
+from personabench.models.client import Client
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.attempt import plain
@@ -42,7 +47,7 @@ class Profiles:
         spec: RunSpec,
         folder: RunFolder,
         cache: Cache | None,
-        policy: Policy,
+        client: Client,
         new_context: Callable[[Phase, str], Context],
         concurrency: int,
     ) -> None:
@@ -51,12 +56,13 @@ class Profiles:
         self._spec = spec
         self._folder = folder
         self._cache = cache
-        self._policy = policy
+        self._client = client
         self._new_context = new_context
         self._concurrency = concurrency
         self._tasks: OrderedDict[str, asyncio.Task[State]] = OrderedDict()
         self._in_progress: set[asyncio.Task[State]] = set()
-        self._recorded: set[str] = set()
+        # Offsets of the run's own profiles, by their keys.
+        self._recorded: dict[str, int] = {}
         self._upcoming: Sequence[int] = ()
         self._next = 0
         self._last_user = ""
@@ -68,7 +74,7 @@ class Profiles:
 
     def start(self, positions: Sequence[int], skip_lines: int) -> None:
         """Prepare for samples; the first `skip_lines` profiles on disk are older than a refresh."""
-        self._recorded = set(self._folder.profiles(skip_lines))
+        self._recorded = self._folder.profile_offsets(skip_lines)
         self._upcoming = positions
 
     async def get(self, view: Sample) -> tuple[str | None, State]:
@@ -117,7 +123,7 @@ class Profiles:
         shown = list_shown(user.history, ctx.sent) if key else None
         profile = Profile(user.id, key, state, tuple(ctx.calls), ctx.flags, shown=shown)
         # A profile of empty or truncated replies serves this run only: the next one tries again.
-        if key and ctx.is_storable and self._cache is not None and self._policy != "off":
+        if key and ctx.is_storable and self._cache is not None and self._client.policy != "off":
             artifact = {
                 "state": state,
                 "calls": profile.calls,
@@ -157,7 +163,8 @@ class Profiles:
                 "task": self._task_identity(),
                 # A profile of the profiler serves every model under test.
                 "model": spec.profiler or spec.model,
-                "sampling": spec.sampling,
+                # Methods see answers only, however these are scored.
+                "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
                 "seed": spec.seed,
                 "window": None if spec.profiler else spec.window,
                 "population": spec.data_hash if needs_population else None,
@@ -175,20 +182,29 @@ class Profiles:
         return identity
 
     async def _make(self, key: str, user: User) -> State:
+        if key in self._recorded:
+            return self._folder.profile(self._recorded[key]).state
         stored = self._stored(key, user)
         if stored is not None:
             self._append(stored)
             return stored.state
 
         ctx = self._new_context("profile", user.id)
-        state = plain(await self._method.profile(user, ctx))
+        try:
+            state = plain(await self._method.profile(user, ctx))
+        except BackendError:
+            raise
+        except Exception:
+            # The same replies would make it fail again.
+            self._client.finish(ctx.work)
+            raise
         self.record(key, user, state, ctx)
+        self._client.finish(ctx.work)
         return state
 
     def _stored(self, key: str, user: User) -> Profile | None:
-        """A profile made by an earlier run, or by a refresh in progress."""
-        refreshed = self._policy == "refresh" and key in self._recorded
-        if self._cache is None or not (refreshed or self._policy in ("use", "only")):
+        """A profile made by an earlier run."""
+        if self._cache is None or self._client.policy not in ("use", "only"):
             return None
 
         artifact = self._cache.artifact(key)
@@ -209,5 +225,5 @@ class Profiles:
 
     def _append(self, profile: Profile) -> None:
         if profile.key not in self._recorded:
-            self._recorded.add(profile.key)
-            self._folder.append(self._folder.profiles_path, profile)
+            offset = self._folder.append(self._folder.profiles_path, profile)
+            self._recorded[profile.key] = offset

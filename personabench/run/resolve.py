@@ -21,9 +21,11 @@ from personabench.api.fidelity import apply_paper_settings, list_differences, na
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
 from personabench.api.method import Method
-from personabench.api.prompts import Prompts, WordingName, check_owners
+from personabench.api.prompts import Prompts, check_owners
+from personabench.api.rubric_task import with_rubric
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.api.wording import WordingName
 from personabench.errors import UsageError
 from personabench.metrics.judges.ask import check_independence
 from personabench.models.backends.base import USER, Backend
@@ -31,6 +33,7 @@ from personabench.models.roles import OPTION_PREFIXES, RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.retrieval.tokenizers import get_tokenizer
+from personabench.run.audit import Audit, audit_briefly
 from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
@@ -57,6 +60,7 @@ class ResolvedRun:
         roles: the backends of the simulator and the judge, if the task uses them, and of the
             profiler, if one is named and the method uses it.
         profiler_prompts: the texts of the method's prompts for the profiler.
+        audit: the audit of the data, unless it is example data.
     """
 
     spec: RunSpec
@@ -71,6 +75,7 @@ class ResolvedRun:
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
     profiler_prompts: Prompts = dataclasses.field(default_factory=Prompts)
+    audit: Audit | None = None
 
     @property
     def judge(self) -> str | None:
@@ -89,7 +94,15 @@ class ResolvedRun:
         return {"profiler": " ".join([profiler.identity["name"], *marks])}
 
     @property
-    def role_warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
+        """Warnings about the data and the roles."""
+        audits = []
+        if self.audit and not self.audit.is_clean:
+            audits.append(f"{self.audit.summary}; `personabench audit` shows examples")
+        return [*self.dataset.warnings, *audits, *self._role_warnings]
+
+    @property
+    def _role_warnings(self) -> list[str]:
         """Warnings about roles played by the model under test, and about a related judge."""
         warnings = [
             f"the {role} is the model under test itself, {backend.identity['name']}: "
@@ -208,6 +221,10 @@ def resolve(
     return runs
 
 
+def _name_opened(task: Task) -> str:
+    return f"{task.name} {task.params}"
+
+
 class _Resolver:
     """The state of one `resolve`: opened tasks, refused pairs, and the parameters in use."""
 
@@ -218,7 +235,9 @@ class _Resolver:
         self.backend = backend
         self.named = named
         self.methods = _load_classes("method", options.methods)
-        self.tasks = _load_classes("task", options.tasks)
+        self.tasks: list[type[Task]] = _load_classes("task", options.tasks)
+        if options.rubric is not None:
+            self.tasks = [with_rubric(cls, options.rubric) for cls in self.tasks]
         self.runs: dict[str, ResolvedRun] = {}
         self.refusals: list[str] = []
         self.used_by_methods: set[str] = set()
@@ -227,6 +246,8 @@ class _Resolver:
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording = _default_wording(backend)
+        self.wording: WordingName = options.wording or self.default_wording
+        self.audits: dict[str, Audit | None] = {}
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
@@ -278,15 +299,17 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
+        task.choose_wording(self.wording)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
         """The task and its split under the history control, opened once."""
-        name = f"{task.name} {task.params}"
+        name = _name_opened(task)
         if name not in self.opened:
             split = self.options.split or task.default_split
             with watch_opening():
                 dataset = open_split(task, split, self.options.data)
+                self.audits[name] = audit_briefly(task, dataset)
                 self.opened[name] = (
                     task,
                     apply_control(dataset, self.options.history, self.options.seed),
@@ -354,7 +377,7 @@ class _Resolver:
             profiler=profiler_identity,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history)
+        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -373,11 +396,13 @@ class _Resolver:
                 prompts.changed(self.default_wording),
                 roles,
                 profiler_prompts,
+                self.audits[_name_opened(task)],
             ),
         )
 
     def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
-        wording = self.options.wording or default
+        # A rule sends no request that could be worded.
+        wording = default if method_class.rule else self.options.wording or default
         return Prompts(method_class.prompts, wording, self.options.prompts)
 
     def _check_prompts(self) -> None:
@@ -442,6 +467,13 @@ def _check_options(options: Options, backend: Backend) -> None:
             "from another user's history; name one adapter for all users, or leave one of the two "
             "out"
         )
+    if options.rubric is not None and options.shard is not None:
+        raise UsageError(
+            "--judge-rubric with --shard: run the shards without it, merge them, and repeat the "
+            "command with --judge-rubric and without --shard; only the judge is called then"
+        )
+    if options.rubric is not None and "judge" not in options.roles:
+        raise UsageError("--judge-rubric: name the judge with --judge-model or --judge-backend")
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
 

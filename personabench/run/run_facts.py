@@ -7,10 +7,13 @@ import dataclasses
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
+from personabench.api import registry
 from personabench.api.dataset import Dataset
 from personabench.api.method import Method
+from personabench.api.official_files import is_official
 from personabench.api.task import Task
 from personabench.metrics.external import compute_external
 from personabench.models.backends.base import Backend
@@ -37,6 +40,16 @@ def changed_params(plugin: Method | Task) -> dict[str, Any]:
     defaults = dataclasses.asdict(plugin.Params())
     params = dataclasses.asdict(plugin.params)
     return {name: value for name, value in params.items() if value != defaults[name]}
+
+
+def describe_subject(task: Task, dataset: Dataset, data: Path | None) -> str:
+    """Name one's own data for titles; empty for a benchmark's official files and example data."""
+    if task.over_own_data:
+        return f"your data: {task.name}"
+    is_own_task = registry.class_reference(type(task)) != task.name
+    if data is None or dataset.sample or is_own_task or is_official(dataset, data):
+        return ""
+    return f"your data: {data.name} ({dataset.separation}/{dataset.split}, read as {task.name})"
 
 
 def describe_edits(folder: RunFolder, earlier: Summary | None) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -34,12 +35,18 @@ from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
     describe_edits,
+    describe_subject,
     external_metrics,
     prefix_cache_totals,
     versions,
 )
 from personabench.run.scoring import score_run
-from personabench.run.session import Session, identified_models, open_cache
+from personabench.run.session import (
+    Session,
+    identified_models,
+    open_cache,
+    open_vector_store,
+)
 from personabench.run.shard_file import write_shard_file
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
@@ -122,7 +129,7 @@ async def run(
                 cache = open_cache(options)
                 if cache is not None:
                     stack.callback(cache.close)
-                embedders = options.embedders()
+                embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
             jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
@@ -226,6 +233,9 @@ class _Execution:
             seconds=self.seconds + (earlier.seconds if earlier else 0.0),
             facts=facts,
         )
+        if self._is_refreshed():
+            # Not earlier: until the scores are on disk, the same command continues the refresh.
+            self.job.folder.refresh.end()
         if self.error is not None:
             raise RunError(
                 f"{self.error}\n{summary.n} of {len(self.job.positions)} samples are done and "
@@ -282,11 +292,13 @@ class _Execution:
                     )
                 self.complete = not self.judging.stopping
                 self.seconds += time.perf_counter() - started
-            failed = self.judging.failed or engine.progress.failed
-            if again and self.complete and not failed:
-                job.folder.refresh.end()
         except RunError as error:
             self.error = error
+
+    def _is_refreshed(self) -> bool:
+        """Whether a refresh has made everything again."""
+        failed = self.error is not None or self.judging.failed or self.engine.progress.failed
+        return self.options.cache == "refresh" and self.complete and not failed
 
     def _spent(self, earlier: Summary | None, spent_before: float) -> float | None:
         """The cost of this attempt and of earlier ones; None if prices were never given."""
@@ -299,6 +311,7 @@ class _Execution:
         job, engine = self.job, self.engine
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
+            subject=describe_subject(job.task, job.dataset, self.options.data),
             changed={**changed_params(job.method), **job.changed_prompts, **job.changed_profiler},
             task_changed=changed_params(job.task),
             fit="adapted" if job.differs else "faithful",
@@ -310,8 +323,10 @@ class _Execution:
                 **engine.provenance,
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
+                **_describe_rubric(self.options),
             },
-            warnings=[*job.dataset.warnings, *job.role_warnings, *self.edits],
+            warnings=[*job.warnings, *self.edits],
+            audit=job.audit.summary if job.audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
             judge_errors=self.judging.failed,
@@ -326,6 +341,12 @@ class _Execution:
             shared=backend.identity == self.job.spec.model,
             adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
         )
+
+
+def _describe_rubric(options: Options) -> dict[str, Any]:
+    if options.rubric is None:
+        return {}
+    return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:

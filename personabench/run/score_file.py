@@ -19,14 +19,13 @@ from personabench.api.defaults import explain_gold
 from personabench.api.guard import plugin_guard
 from personabench.api.id_check import compare_ids
 from personabench.api.official_files import OfficialFiles
-from personabench.api.registry import is_file
 from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import DataError, UsageError
 from personabench.metrics.extras import choose_extras, measure_extras
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.locate import find_dataset, find_task, load_named_task
+from personabench.results.locate import explain_missing_data, find_dataset, find_task, load_tasks
 from personabench.results.run_folder import RunFolder
 from personabench.run.answer_file import Answer, read_lines, unpacked
 from personabench.run.divergence import SharedStimuli, measure_divergence
@@ -164,17 +163,14 @@ def open_run(path: Path, task_file: str | None) -> tuple[Task, References]:
     """
     folder = RunFolder(path)
     spec, summary = folder.spec(), folder.summary()
-    if task_file is not None and is_file(task_file):
-        load_named_task(task_file, [spec])
+    # A run folder is five levels below its results folder.
+    load_tasks(task_file, [spec], path.resolve().parents[4])
     task = find_task(spec.task, spec.task_params, spec.task_hash)
     if task is None:
         raise UsageError(f"{path} is a run of {spec.task}, which is not installed; use --task FILE")
     dataset = find_dataset(task, summary, summary.data)
     if dataset is None:
-        raise UsageError(
-            f"the data of {path} is not in {summary.data or 'the task'} any more, or has changed; "
-            "name it with --data and --split"
-        )
+        raise UsageError(f"{path}: {explain_missing_data(task, summary)}; name also its --split")
     samples = {sample.id: sample for sample in dataset.samples() if sample.references}
     return task, References(samples, dataset.source, dataset.warnings)
 

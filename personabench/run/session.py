@@ -12,9 +12,11 @@ from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.cache import Cache
 from personabench.models.client import Client
+from personabench.models.journal import Journal
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
+from personabench.retrieval.vector_store import VectorStore
 from personabench.run.engine import Engine
 from personabench.run.openings import Openings
 from personabench.run.options import Options
@@ -49,7 +51,15 @@ class Session:
     def create_engine(self, run: ResolvedRun, options: Options) -> Engine:
         """Create the engine of a run, with clients of its models."""
         concurrency = options.concurrency or self.model.concurrency
-        client = Client(self.model, self.cache, options.cache, concurrency, budget=self.budget)
+        client = Client(
+            self.model,
+            self.cache,
+            options.cache,
+            concurrency,
+            budget=self.budget,
+            scores_thoughts=run.spec.sampling.reading == "raw",
+            journal=Journal(self.cache, run.spec.fingerprint) if self.cache else None,
+        )
         clients = {}
         for role, backend in run.roles.items():
             # A role played by the model under test shares its client, and so its limits.
@@ -59,6 +69,7 @@ class Session:
                     client,
                     backend=backend,
                     concurrency=options.concurrency or backend.concurrency,
+                    scores_thoughts=False,
                 )
         return create_engine(
             run,
@@ -68,7 +79,6 @@ class Session:
             cache=self.cache,
             concurrency=concurrency,
             sample_timeout=options.sample_timeout,
-            judged=run.judge is not None,
         )
 
 
@@ -82,7 +92,6 @@ def create_engine(
     output: RunFolder | None = None,
     concurrency: int = 1,
     sample_timeout: float | None = None,
-    judged: bool = False,
 ) -> Engine:
     """Create the engine of a run, a dry run or a trial: the one place that puts it together.
 
@@ -92,7 +101,6 @@ def create_engine(
         output: the folder to write to, if it is not the run's own.
         concurrency: samples in progress.
         sample_timeout: seconds that a sample may take; None for no limit.
-        judged: whether a judge assesses the answers afterwards.
     """
     return Engine(
         task=run.task,
@@ -106,7 +114,6 @@ def create_engine(
         cache=cache,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
-        judged=judged,
         roles=roles or {},
         prompts=run.prompts,
         profiler_prompts=run.profiler_prompts,
@@ -150,3 +157,10 @@ def open_cache(options: Options) -> Cache | None:
     if options.shard:
         shared = options.shard.whole(options.results) / "cache.sqlite"
     return Cache(options.results / "cache.sqlite", shared, writing=True)
+
+
+def open_vector_store(options: Options) -> VectorStore | None:
+    """Open the vectors of the results folder, under the same policy as the response cache."""
+    if options.cache == "off":
+        return None
+    return VectorStore(options.results / "vectors.sqlite", reads=options.cache != "refresh")

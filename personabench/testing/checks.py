@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 
 from personabench.api.context import Context
-from personabench.api.data_sources import Audited
 from personabench.api.dataset import Dataset, Wrapped, load_sample
 from personabench.api.guard import create
 from personabench.api.method import Method, State
@@ -20,12 +19,13 @@ from personabench.api.users import open_split
 from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
+from personabench.run.audit import Audit, Defect, audit
 from personabench.run.scoring import Tally, measure
 from personabench.run.watchdog import watch_opening
 from personabench.testing.data_access import Loaded, refuse_data_access
 from personabench.testing.population_check import find_answered_samples
 from personabench.testing.trials import Trial, trial
-from personabench.types import Sample, moment
+from personabench.types import Sample
 
 # Strings that occur in no data set, so that every prompt with one is a leak.
 CANARY = "zqxv-canary"
@@ -80,8 +80,8 @@ def check_task(
         holds=again.hash == dataset.hash and list(again.index()) == list(index),
     )
 
+    yield from _report_audit(audit(task, dataset))
     survey = _survey_samples(task, dataset)
-    yield _report_dates(survey, len(index))
     yield Finding(
         what="every gold answer can be read by every scorer",
         holds=not survey.unparsed,
@@ -105,9 +105,6 @@ def check_task(
             holds=not answered,
             detail=_list_some(answered),
         )
-
-    leaks = task.audit(dataset) if isinstance(task, Audited) else []
-    yield Finding("no answer can be looked up in the data", not leaks, "; ".join(leaks))
 
     _call_wording(task, dataset)
     if not dataset.missing_requirement:
@@ -146,8 +143,6 @@ class _Survey:
 
     Attributes:
         gold, empty: scores of the gold answers and of empty ones.
-        dated: the number of samples with a time, before records with a time.
-        late: ids of samples that show a later record.
         unparsed: ids of samples whose gold a scorer cannot read.
         quoted: ids of samples whose request contains the gold.
         marked: the number of samples with evidence marks; stray: marks of no record, by sample.
@@ -155,8 +150,6 @@ class _Survey:
 
     gold: Tally
     empty: Tally
-    dated: int = 0
-    late: list[str] = field(default_factory=list)
     unparsed: list[str] = field(default_factory=list)
     quoted: list[str] = field(default_factory=list)
     marked: int = 0
@@ -168,9 +161,6 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
     index = dataset.index()
     for position in range(len(index)):
         sample = load_sample(dataset, position, index)
-        survey.dated += _is_dated(sample)
-        if _shows_later_record(sample):
-            survey.late.append(sample.id)
         survey.marked += bool(sample.evidence)
         survey.stray += _list_stray_marks(sample)
 
@@ -195,17 +185,6 @@ def _survey_samples(task: Task, dataset: Dataset) -> _Survey:
 def _list_stray_marks(sample: Sample) -> list[str]:
     record_ids = {record.id for record in sample.history}
     return [f"{mark} of {sample.id}" for mark in sample.evidence if mark not in record_ids]
-
-
-def _is_dated(sample: Sample) -> bool:
-    return bool(sample.time) and any(record.time for record in sample.history)
-
-
-def _shows_later_record(sample: Sample) -> bool:
-    if not sample.time:
-        return False
-    sample_time = moment(sample.time)
-    return any(moment(record.time) > sample_time for record in sample.history)
 
 
 def _quotes(
@@ -236,17 +215,27 @@ def _report_quoted(task: Task, survey: _Survey) -> Finding:
     )
 
 
-def _report_dates(survey: _Survey, sample_count: int) -> Finding:
+def _report_audit(result: Audit) -> Iterator[Finding]:
+    """Report the defects of the data that `personabench audit` counts."""
     check = "nothing later than its sample is visible"
-    if not survey.dated:
-        return Finding(check, None, "not dated: not checkable")
+    if not result.dated:
+        yield Finding(check, None, "not dated: not checkable")
+    for defect in result.defects:
+        if defect.name == "future_record":
+            detail = _list_cases(defect) or f"{result.dated} of {result.samples} samples are dated"
+            yield Finding(check, not defect.count, detail)
+        elif defect.name == "gold_in_history":
+            yield Finding("no gold is in its own history", not defect.count, _list_cases(defect))
+        elif defect.count:
+            # Real data has these; they are no faults of the task.
+            yield Finding(f"{defect.count} of {defect.of} {defect.unit} {defect.what}", None)
+    leaks = "; ".join(result.leaks)
+    yield Finding("no answer can be looked up in the data", not result.leaks, leaks)
 
-    examples = _list_some(survey.late)
-    return Finding(
-        what=check,
-        holds=not survey.late,
-        detail=examples or f"{survey.dated} of {sample_count} samples are dated",
-    )
+
+def _list_cases(defect: Defect) -> str:
+    sample_ids = [example["sample"] for example in defect.examples]
+    return _list_some([*sample_ids, *[""] * (defect.count - len(sample_ids))])
 
 
 def _compare_to_empty(
@@ -263,9 +252,12 @@ def _compare_to_empty(
                 continue
 
             gold, empty = gold_scores[metric.name], empty_scores[scorer][metric.name]
+            is_better = _is_better(metric, gold, empty)
+            # An error beside the primary metric may be one that only an answer can make.
+            is_side_error = metric is not task.metrics[0] and not metric.higher_is_better
             yield Finding(
                 what=check,
-                holds=_is_better(metric, gold, empty),
+                holds=None if is_side_error and not is_better else is_better,
                 detail=f"{gold:.4f} against {empty:.4f}",
             )
 

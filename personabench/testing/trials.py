@@ -18,9 +18,10 @@ from personabench.api.compatibility import explain_misfit
 from personabench.api.dataset import Dataset
 from personabench.api.guard import create
 from personabench.api.method import Method
-from personabench.api.prompts import Prompts, Replacements, WordingName
+from personabench.api.prompts import Prompts, Replacements
 from personabench.api.task import Task
 from personabench.api.users import open_split
+from personabench.api.wording import WordingName
 from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted, echo
@@ -84,7 +85,8 @@ def trial(
 
     Method and task are objects or names; without a task, an example task is used.  `roles` answers
     for the simulated user and the judge; a role without an answer uses the model under test.
-    `wording` and `replacements` choose the texts of the method's prompts.
+    `wording` and `replacements` choose the texts of the method's prompts, `wording` also those of
+    the task's.
 
     Raises:
         PersonabenchError: as a real run would.
@@ -94,6 +96,7 @@ def trial(
         method = _create_method(method)
     if not isinstance(task, Task):
         task = _create_task(task)
+    task.choose_wording(wording)
     opened = dataset or open_split(task, task.default_split, None)
     misfit = explain_misfit(method, task, opened)
     if misfit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from personabench.tasks.lamp import scoring
 from personabench.tasks.lamp.base import Lamp
 from personabench.tasks.lamp.forms import FORMS, find_candidates
-from personabench.tasks.lamp.wording import WORDS
+from personabench.tasks.lamp.wording import CITING_AUTHOR, WORDS
 from personabench.types import Sample
 
 __all__ = ["Lamp1", "Lamp2M", "Lamp2N", "Lamp3", "Lamp4", "Lamp5", "Lamp6", "Lamp7"]
@@ -29,6 +29,7 @@ class Lamp1(Lamp):
     max_tokens = 16
     metrics = scoring.CITATION_METRICS
     words = WORDS["lamp1"]
+    full_words = CITING_AUTHOR
 
     def options(self, sample: Sample) -> tuple[str, ...]:
         """Return the titles of the two references, which the question lists after their numbers."""

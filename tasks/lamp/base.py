@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import list_few
+from personabench.api.layout import Layout, has_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered
@@ -30,8 +33,8 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     tokenizer = "whitespace"
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of a LaMP task.
+    class Params(Layout):
+        """Options of a LaMP task, beside those of the layout of `chat`.
 
         Attributes:
             template: `chat`, or `lamp-official` for the benchmark's own prompt in one user message.
@@ -44,6 +47,11 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         dates: bool = False
 
         def __post_init__(self) -> None:
+            if self.template != "chat" and has_layout(self):
+                raise ValueError(
+                    "layout, profile and order are options of template=chat; the benchmark's own "
+                    "prompt has one layout"
+                )
             if self.length is None:
                 return
             if self.length < 1 or self.template != "lamp-official":
@@ -53,6 +61,14 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 )
 
     params: Params
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        if self.params.layout == "turns" and not self.form.stimulus:
+            raise UsageError(
+                f"task.layout=turns: the records of {self.name} are no answers to a question; "
+                "use list or message"
+            )
 
     @property
     def form(self) -> Form:
@@ -65,17 +81,28 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        if self.params.template == "chat":
-            return prompts.chat(self.form, self.words, sample, records, notes)
-        return prompts.official(
-            self.form,
-            self.words,
-            sample,
-            records,
-            notes,
-            tokens,
-            self.params.length,
+        if self.params.template == "lamp-official":
+            return self._render_official(sample, records, notes, tokens)
+        return prompts.chat(
+            self.form, self.words, sample, records, notes, self.params, self.wording
         )
+
+    def render_content(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        question = self.form.remove_answer_rule(sample.input)
+        if self.params.template == "lamp-official":
+            bare = msgspec.structs.replace(sample, input=question)
+            return self._render_official(bare, records, notes, tokens)
+        return prompts.chat_content(
+            self.form, self.words, sample, records, notes, self.params, question
+        )
+
+    def _render_official(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        length = self.params.length
+        return prompts.official(self.form, self.words, sample, records, notes, tokens, length)
 
     def query_text(self, sample: Sample) -> str:
         return search_query(self.form, sample)

@@ -72,6 +72,7 @@ class Form:
         response: the fields that form a record's response, in order.
         document: the fields that form a record's retrieval text, in order.
         wording: the fixed words of an input before the query.
+        answer_rule: the words of an input that state the form of the answer; empty if none do.
         marker: the text that the query follows (empty for LaMP-1, whose query is quoted).
         entry: the official prompt's template for one entry.
         long_field: the field of the template that may be truncated.
@@ -98,6 +99,7 @@ class Form:
     charged_entry: str = ""
     charged_bridge: str = ""
     labels: tuple[str, ...] = ()
+    answer_rule: str = ""
     input_mark: str = ""
     twin: str = ""
 
@@ -114,6 +116,11 @@ class Form:
         head, marker, _ = like.partition(self.marker)
         prefix = f"{head}{marker}" if marker else self.wording
         return f"{prefix} {stimulus}"
+
+    def remove_answer_rule(self, text: str) -> str:
+        """Return an input without the words that state the form of the answer."""
+        # The fixed words precede the query, which may quote them.
+        return text.replace(self.answer_rule, "", 1) if self.answer_rule else text
 
     def make_record(self, entry_id: str, fields: Mapping[str, str], date: str | None) -> Record:
         """Convert a profile entry into a record."""
@@ -174,6 +181,7 @@ FORMS: dict[str, Form] = {
         response=("title", "abstract"),
         document=("title", "abstract"),
         wording='For an author who has written the paper with the title "',
+        answer_rule="Just answer with [1] or [2] without explanation. ",
         marker="",
         entry='"{title}"',
         long_field="title",
@@ -191,6 +199,7 @@ FORMS: dict[str, Form] = {
             "Just answer with the tag name without further explanation. "
             f"tags: [{', '.join(TAGS)}] description:"
         ),
+        answer_rule="Just answer with the tag name without further explanation. ",
         marker="description:",
         entry='the tag for the movie: "{description}" is "{tag}" ',
         long_field="description",
@@ -210,6 +219,7 @@ FORMS: dict[str, Form] = {
             "Just answer with the category name without further explanation. "
             f"categories: [{', '.join(CATEGORIES)}] article:"
         ),
+        answer_rule="Just answer with the category name without further explanation. ",
         marker="article:",
         entry='the category for the article: "{text}" is "{category}" ',
         long_field="text",
@@ -228,6 +238,7 @@ FORMS: dict[str, Form] = {
             "What is the score of the following review on a scale of 1 to 5? "
             "just answer with 1, 2, 3, 4, or 5 without further explanation. review:"
         ),
+        answer_rule="just answer with 1, 2, 3, 4, or 5 without further explanation. ",
         marker="review:",
         entry='{score} is the score for "{text}" ',
         long_field="text",
@@ -280,6 +291,7 @@ FORMS: dict[str, Form] = {
         response=("text",),
         document=("text",),
         wording="Paraphrase the following tweet without any explanation before or after it:",
+        answer_rule=" without any explanation before or after it",
         marker=":",
         entry='"{text}" ',
         long_field="text",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from personabench.api.wording import Rendered, Vocabulary
+from personabench.api.defaults import instruct_early
+from personabench.api.layout import Layout, Parts, arrange
+from personabench.api.wording import Rendered, Vocabulary, WordingName
 from personabench.models.tokens import Tokens
 from personabench.tasks.lamp.forms import Form
 from personabench.types import Message, Record, Sample
@@ -26,33 +28,72 @@ def chat(
     sample: Sample,
     records: Sequence[Record],
     notes: str,
+    options: Layout,
+    wording: WordingName,
 ) -> Rendered:
-    """Render the chat template: profile, records as earlier turns or as a list, then the input."""
-    # The best record comes last, next to the question. The parts that change least come first, so
-    # that a server can reuse its prefix cache.
-    worst_first = tuple(reversed(records))
-    system_parts = [f"About this {words.person}:\n{notes}"] if notes else []
-    turns: list[Message] = []
+    """Render the chat template: profile, records as earlier turns or as a list, then the input.
 
-    if form.stimulus:
-        for record in worst_first:
-            question = form.format_question(record.stimulus or "", like=sample.input)
-            turns.append(Message("user", question))
-            turns.append(Message("assistant", record.response))
-    elif records:
-        # Records without a stimulus (LaMP-1, LaMP-7) cannot be shown as question and answer.
-        responses = "\n\n".join(record.response for record in worst_first)
-        system_parts.append(f"Earlier {words.response}s by this {words.person}:\n\n{responses}")
-    turns.append(Message("user", sample.input))
+    The wording `full` ends with the request for the user's own style if anything is known of the
+    user, and with the form of the answer unless the benchmark's input has it.
+    """
+    if wording == "full":
+        content = chat_content(form, words, sample, records, notes, options, sample.input)
+        if form.answer_rule and form.answer_rule in sample.input:
+            return content
+        return content.with_paragraph(f"Reply with {words.answer_form} only.")
 
-    # The instruction ends the conversation's first request, since small models follow it best
-    # there. With free text, answers that are shown as turns make it superfluous.
-    if form.labels or len(turns) == 1:
-        turns[0] = Message("user", f"{turns[0].content}\n\n{words.instruction}")
+    messages = _arrange_chat(form, words, sample, records, notes, options, sample.input)
+    instructed = instruct_early(messages, words.instruction, needed=bool(form.labels))
+    return Rendered(tuple(instructed), tuple(records), _flag_fallback(form, sample))
 
-    if system_parts:
-        turns.insert(0, Message("system", "\n\n".join(system_parts)))
-    return Rendered(tuple(turns), tuple(records), _flag_fallback(form, sample))
+
+def chat_content(
+    form: Form,
+    words: Vocabulary,
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    options: Layout,
+    question: str,
+) -> Rendered:
+    """Render the chat template up to the form of the answer, for an input that may leave it out."""
+    messages = _arrange_chat(form, words, sample, records, notes, options, question)
+    rendered = Rendered(tuple(messages), tuple(records), _flag_fallback(form, sample))
+    return rendered.with_paragraph(words.goal) if records or notes else rendered
+
+
+def _arrange_chat(
+    form: Form,
+    words: Vocabulary,
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    options: Layout,
+    question: str,
+) -> list[Message]:
+    def word_list(ordered: Sequence[Record]) -> str:
+        if form.stimulus:
+            heading = f"From this {words.person}'s history:"
+        else:
+            heading = f"Earlier {words.response}s by this {words.person}:"
+        return "\n\n".join([heading, *(_describe(form, words, record) for record in ordered)])
+
+    parts = Parts(
+        question=question,
+        notes=f"About this {words.person}:\n{notes}" if notes else "",
+        records=records,
+        word_turn=lambda record: form.format_question(record.stimulus or "", like=question),
+        word_list=word_list,
+    )
+    # Records without a stimulus (LaMP-1, LaMP-7) cannot be shown as question and answer.
+    return arrange(parts, options, "turns" if form.stimulus else "list")
+
+
+def _describe(form: Form, words: Vocabulary, record: Record) -> str:
+    if not form.stimulus:
+        return record.response
+    stimulus = f"{words.stimulus.capitalize()}: {record.stimulus}"
+    return f"{stimulus}\n{words.response.capitalize()}: {record.response}"
 
 
 def official(
@@ -65,6 +106,8 @@ def official(
     length: int | None,
 ) -> Rendered:
     """Render the benchmark's prompt as one user message, within `length` tokens if given.
+
+    The sample's input ends the prompt, and is counted, as it is.
 
     Flags: `tokens_dropped` from records, `bare_fallback` if no record fits, `input_truncated` if
     the whole prompt was truncated at the end.

@@ -19,7 +19,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import compare_ids, list_few
 from personabench.errors import DataError, UsageError
-from personabench.hashing import digest_files
+from personabench.hashing import digest, digest_record, digest_set
 from personabench.tasks.lamp.error_location import Peek, describe_syntax_error, explain_mismatch
 from personabench.tasks.lamp.forms import FORMS, Form, parse_split
 from personabench.types import Record, Sample
@@ -196,15 +196,15 @@ class LampData(Dataset):
         self._file = _map_file(self._path)
         self._raws = self._split_records()
         self._index: list[tuple[str, str]] = []
-        self._check_records()
+        records = self._check_records()
 
         self._golds: Mapping[str, str] = {}
         if outputs.is_file():
             self._golds = self._read_golds(outputs)
         elif self.split != "test":
             raise DataError(f"{outputs} is missing: only the test split comes without outputs")
-        paths = [self._path, outputs] if self._golds else [self._path]
-        self.hash = digest_files(paths)
+        golds = digest_set(map(digest_record, self._golds.items()))
+        self.hash = digest([records, golds])
 
     def index(self) -> Sequence[tuple[str, str]]:
         return self._index
@@ -263,8 +263,13 @@ class LampData(Dataset):
             raise describe_syntax_error(self._path, self._file, error) from error
         return content.golds if isinstance(content, _Wrapped) else list(content)
 
-    def _check_records(self) -> None:
-        """Decode every record once: build the index, detect dates and users, collect warnings."""
+    def _check_records(self) -> str:
+        """Decode every record once: build the index, detect dates and users, collect warnings.
+
+        Returns:
+            The hash of the records.
+        """
+        digests: list[bytes] = []
         entries = dated = identified = 0
         unworded: list[str] = []
         repeating: list[str] = []
@@ -272,6 +277,7 @@ class LampData(Dataset):
         for position, raw in enumerate(self._raws):
             question = self._decode(position, raw)
             self._check_content(position, question)
+            digests.append(digest_record(question))
 
             if question.user_id is None:
                 # Files of the user separation name no users: each question is a user of its own.
@@ -294,6 +300,7 @@ class LampData(Dataset):
         self.dated = 0 < entries == dated
         self.identified = identified == len(self._index)
         self.warnings = tuple(self._make_warnings(unworded, repeating))
+        return digest_set(digests)
 
     def _check_ids(self) -> None:
         if not self._index:

@@ -5,10 +5,12 @@ The axes state, for each task, on which form, affect and substance two users' re
 
 from __future__ import annotations
 
+import msgspec
+
 from personabench.api.wording import Vocabulary
 
 # An axis without meaning for a task is left out. Instructions are short, since long ones confuse
-# small models.
+# small models; the wording `full` has goal and form apart.
 WORDS: dict[str, Vocabulary] = {
     "lamp1": Vocabulary(
         person="author",
@@ -29,6 +31,8 @@ WORDS: dict[str, Vocabulary] = {
             ),
         ),
         instruction="Choose the reference that this author would cite. Reply with [1] or [2] only.",
+        goal="Choose the reference that this author would cite.",
+        answer_form="[1] or [2]",
     ),
     "lamp2m": Vocabulary(
         person="viewer",
@@ -49,6 +53,8 @@ WORDS: dict[str, Vocabulary] = {
             ),
         ),
         instruction="Tag the movie as this viewer would. Reply with one of the tags only.",
+        goal="Tag the movie as this viewer would.",
+        answer_form="one of the tags",
     ),
     "lamp2n": Vocabulary(
         person="editor",
@@ -65,6 +71,8 @@ WORDS: dict[str, Vocabulary] = {
             ),
         ),
         instruction="File the article as this editor would. Reply with one of the categories only.",
+        goal="File the article as this editor would.",
+        answer_form="one of the categories",
     ),
     "lamp3": Vocabulary(
         person="reviewer",
@@ -85,6 +93,8 @@ WORDS: dict[str, Vocabulary] = {
             ("Substance", "aspects that cost or earn points: quality, price, service, ending"),
         ),
         instruction="Score the review as this reviewer would. Reply with 1, 2, 3, 4 or 5 only.",
+        goal="Score the review as this reviewer would.",
+        answer_form="1, 2, 3, 4 or 5",
     ),
     "lamp4": Vocabulary(
         person="author",
@@ -102,6 +112,8 @@ WORDS: dict[str, Vocabulary] = {
             ("Substance", "the fact that is put first, and how concrete or general it is"),
         ),
         instruction="Reply with the headline only.",
+        goal="Write the headline in this author's own style.",
+        answer_form="the headline",
     ),
     "lamp5": Vocabulary(
         person="author",
@@ -119,6 +131,8 @@ WORDS: dict[str, Vocabulary] = {
             ("Substance", "whether the task, the method or the result comes first"),
         ),
         instruction="Write the title as this author would. Reply with the title only.",
+        goal="Write the title in this author's own style.",
+        answer_form="the title",
     ),
     "lamp6": Vocabulary(
         person="sender",
@@ -135,6 +149,8 @@ WORDS: dict[str, Vocabulary] = {
         instruction=(
             "Write the subject line as this sender would. Reply with the subject line only."
         ),
+        goal="Write the subject line in this sender's own style.",
+        answer_form="the subject line",
     ),
     "lamp7": Vocabulary(
         person="person",
@@ -150,5 +166,17 @@ WORDS: dict[str, Vocabulary] = {
             ("Substance", "how much is said, how directly, and about what"),
         ),
         instruction="Write the tweet in this person's style. Reply with the tweet only.",
+        goal="Write the tweet in this person's own style.",
+        answer_form="the tweet",
     ),
 }
+
+# A history holds the author's own papers; what they cite can only be concluded from these.
+CITING_AUTHOR = msgspec.structs.replace(
+    WORDS["lamp1"],
+    profile_question=(
+        "Which topics, methods and research lines do this author's papers work on, and on which "
+        "earlier work do they build?"
+    ),
+)
+"""The words of LaMP-1 in the wording `full`."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -25,6 +26,8 @@ from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.personamem import conversation, scoring
 from personabench.tasks.personamem.data import (
+    INSTRUCTION,
+    QUESTION,
     WORDING,
     PersonaMemData,
     make_sample,
@@ -32,7 +35,7 @@ from personabench.tasks.personamem.data import (
     read_facts,
 )
 from personabench.tasks.personamem.files import SPLITS, Turn, read_questions
-from personabench.types import Message, Record, Sample, to_json
+from personabench.types import Record, Sample, to_json
 
 __all__ = ["PersonaMem"]
 
@@ -68,11 +71,13 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
             "Choose the reply that suits this user best. "
             "Write <final_answer> and the letter after it."
         ),
+        goal="Choose the reply that suits this user best.",
+        answer_form="the letter of the reply that suits best: (a), (b), (c) or (d)",
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             mapping: how question types are counted: raw labels, merged to the paper's names, or as
@@ -99,6 +104,11 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         wording: str = WORDING
 
         def __post_init__(self) -> None:
+            if self.layout == "turns":
+                raise ValueError(
+                    "layout=turns: records are messages without a reply; the method full shows "
+                    "the conversation itself"
+                )
             if self.wording != WORDING:
                 raise ValueError(f"wording cannot be set; the value of this version is {WORDING}")
             if self.shuffle not in ("none", "rotate4") and not self.shuffle.isdecimal():
@@ -117,15 +127,31 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
         """Put the profile and records into the system message, the question into a user message."""
-        parts = [f"What is known about the user:\n{notes}"] if notes else []
-        if records:
-            descriptions = "\n\n".join(self.describe(record) for record in records)
-            parts.append(f"From earlier conversations with the user:\n\n{descriptions}")
+        return self._render_question(sample, records, notes, sample.input)
 
-        messages = [Message("user", sample.input)]
-        if parts:
-            messages.insert(0, Message("system", "\n\n".join(parts)))
+    def render_content(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        # Drafts of past messages hold no instruction.
+        question = sample.input.replace(INSTRUCTION, QUESTION, 1)
+        return self._render_question(sample, records, notes, question)
+
+    def _render_question(
+        self, sample: Sample, records: Sequence[Record], notes: str, question: str
+    ) -> Rendered:
+        parts = Parts(
+            question=question,
+            notes=f"What is known about the user:\n{notes}" if notes else "",
+            records=records,
+            word_turn=lambda record: record.stimulus or "",
+            word_list=self._list_records,
+        )
+        messages = arrange(parts, self.params, "list", "best_first")
         return Rendered(tuple(messages), tuple(records))
+
+    def _list_records(self, records: Sequence[Record]) -> str:
+        descriptions = [self.describe(record) for record in records]
+        return "\n\n".join(["From earlier conversations with the user:", *descriptions])
 
     def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered:
         """Render the history as the original conversation with the question at its end.

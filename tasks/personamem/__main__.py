@@ -97,7 +97,7 @@ def _open_run(path: Path) -> _Run:
     dataset = task.open(spec.split, data)
     # Replies to other questions would be scored against the wrong golds.
     if dataset.hash != spec.data_hash:
-        raise UsageError(f"{dataset.source} has changed since the run in {path}")
+        raise UsageError(f"{dataset.source} has changed since the run in {path}{spec.version_note}")
     folder.verify_all()
 
     outputs = {

@@ -21,7 +21,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import list_few
 from personabench.errors import DataError
-from personabench.hashing import digest_files
+from personabench.hashing import digest, digest_files, digest_record, digest_set
 from personabench.tasks.personamem import conversation, rules, scoring
 from personabench.tasks.personamem.files import (
     LETTERS,
@@ -37,8 +37,9 @@ from personabench.types import Record, Sample, User, to_json
 if TYPE_CHECKING:
     from personabench.tasks.personamem import PersonaMem
 
+QUESTION = "Which of the following replies suits this user best?"
 INSTRUCTION = (
-    "Which of the following replies suits this user best? "
+    f"{QUESTION} "
     "Think if you need to, then write <final_answer> and after it the letter of that one reply: "
     "(a), (b), (c) or (d)."
 )
@@ -80,11 +81,11 @@ class PersonaMemData(Dataset):
         self.params = task.params
         self.questions_path, contexts_path = locate(split, data)
         self.source = "example data, not PersonaMem" if self.sample else str(self.questions_path)
-        self.hash = digest_files([self.questions_path, contexts_path])
 
         table = read_questions(self.questions_path)
         self.questions = table.questions
         self.contexts = Contexts(contexts_path)
+        self.hash = self._hash_content()
         self.defects = tuple(find_defects(self.questions, self.contexts))
         self.warnings = tuple(self._make_warnings(table.headers))
 
@@ -137,6 +138,14 @@ class PersonaMemData(Dataset):
                 yield User(persona, ())
             else:
                 yield User(persona, self._conversations(context).before(end))
+
+    def _hash_content(self) -> str:
+        questions = digest_set(map(digest_record, self.questions))
+        contexts = {question.context for question in self.questions}
+        # A missing conversation is an error that `find_defects` explains.
+        present = sorted(context for context in contexts if context in self.contexts)
+        turns = [digest_record([context, self.contexts.turns(context)]) for context in present]
+        return digest([questions, digest_set(turns)])
 
     def _make_index(self) -> list[tuple[str, str]]:
         if self._repeats == 1:

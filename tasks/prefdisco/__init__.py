@@ -23,6 +23,7 @@ from personabench.api.data_sources import Audited, Downloadable, Generative
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import DialogueTask, Reply
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.hashing import fold_text
@@ -45,8 +46,8 @@ FIXED = (0, 2, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True)
-class Judging:
-    """Options of both tasks.
+class Judging(Layout):
+    """Options of both tasks, beside those of the layout.
 
     Attributes:
         simulator: the simulated user: passive_nostop, passive (may end the talk) or collaborative
@@ -76,6 +77,8 @@ class Judging:
     grading: str = GRADING
 
     def __post_init__(self) -> None:
+        if self.layout == "turns":
+            raise ValueError("layout=turns: records are wishes, not replies; use list or message")
         if (self.wording, self.grading) != (WORDING, GRADING):
             raise ValueError("wording and grading are recorded, not chosen")
         if self.fixed_questions not in FIXED:
@@ -115,31 +118,40 @@ class _Discovering(DialogueTask, JudgedTask, Downloadable):
         conversation so far.  Without either, and without records and notes, this is the request of
         an unknown user.
         """
-        system = self._render_system(sample, records, notes)
-        head = [Message("system", system)] if system else []
-
         content = sample.input
         dialogue = sample.dialogue
         # Two user messages in a row break the chat templates of some models.
         if dialogue and dialogue[0].role == "user":
             content = f"{content}\n\n{dialogue[0].content}"
             dialogue = dialogue[1:]
-        messages = (*head, Message("user", content), *dialogue)
+
+        opening = wording.WARM if records or notes else ""
+        parts = Parts(
+            opening=sample.attributes.get("system", opening),
+            question=content,
+            notes=f"{wording.ABOUT}\n{notes}" if notes else "",
+            records=records,
+            word_turn=lambda record: record.stimulus or "",
+            word_list=self._list_records,
+        )
+        messages = (*arrange(parts, self.params, "list", "best_first"), *dialogue)
         return Rendered(messages, tuple(records))
 
-    def _render_system(self, sample: Sample, records: Sequence[Record], notes: str) -> str:
-        """The system message, empty if nothing is known of the user."""
-        parts = []
+    def render_content(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered | None:
+        """See `Wording`; None within a conversation, whose turns have a form that it reads."""
         if "system" in sample.attributes:
-            parts.append(sample.attributes["system"])
-        elif records or notes:
-            parts.append(wording.WARM)
-        if notes:
-            parts.append(f"{wording.ABOUT}\n{notes}")
-        if records:
-            descriptions = [self.describe(record) for record in records]
-            parts.append("\n\n".join([wording.EARLIER, *descriptions]))
-        return "\n\n".join(parts)
+            return None
+        return self.render(sample, records, notes, tokens)
+
+    def _list_records(self, records: Sequence[Record]) -> str:
+        descriptions = [self.describe(record) for record in records]
+        return "\n\n".join([wording.EARLIER, *descriptions])
 
     def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
         """The answer; None for an empty one."""

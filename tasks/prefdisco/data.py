@@ -7,14 +7,14 @@ methods never see.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from personabench.api.dataset import Dataset
 from personabench.errors import DataError
-from personabench.hashing import digest_files
+from personabench.hashing import digest_record, digest_set
 from personabench.tasks.prefdisco import wording
 from personabench.tasks.prefdisco.files import Entry, locate_set, read_records
 from personabench.types import Record, Sample, User, to_json
@@ -43,7 +43,7 @@ class PrefDiscoData(Dataset):
                 f"{self.path}: every record has an image; keep them with --set task.images=ignore"
             )
 
-        self.hash = digest_files([self.path])
+        self.hash = hash_entries(records.entries)
         self.source = "example data, not PrefDisco" if self.sample else str(self.path)
         total = len(records.entries)
         # Defects of the file first: they may explain why the numbers below differ.
@@ -90,6 +90,17 @@ def make_sample(entry: Entry, history: tuple[Record, ...] = ()) -> Sample:
         choices=tuple(entry.problem.options),
         item=hash_problem(entry),
         hidden={"entry": to_json(entry)},
+    )
+
+
+def hash_entries(entries: Iterable[Entry]) -> str:
+    """Hash records, whatever their order; SHA-256 in hex."""
+    # Prompts list these in the order of their keys, which `digest_record` does not cover.
+    return digest_set(
+        digest_record(
+            [entry, *map(list, (entry.persona, entry.preferences, entry.problem.options))]
+        )
+        for entry in entries
     )
 
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from personabench.hashing import fold_text
+from personabench.metrics.judges.verdict_reader import read_json_verdict
 from personabench.tasks.prefdisco import wording
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
@@ -234,8 +235,10 @@ async def _request_number(
 
 def _parse_whole_number(reply: str, name: str, allowed: range) -> int | None:
     """Parse a field of a judge's JSON as one of some whole numbers."""
-    fields = wording.parse_json_object(reply) or {}
-    value = fields.get(name)
+    return read_json_verdict(reply, lambda fields: _whole_number(fields.get(name), allowed))
+
+
+def _whole_number(value: Any, allowed: range) -> int | None:
     if isinstance(value, bool):
         # `true` is a fair way to write a verdict, but Python's 1 for it would be a bad grade.
         return int(value) if 0 in allowed else None

@@ -16,9 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from personabench.errors import DataError, UsageError
-from personabench.hashing import digest, digest_files, fold_text
+from personabench.hashing import digest, fold_text
 from personabench.results.run_folder import RunFolder
-from personabench.tasks.prefdisco.data import PrefDiscoData, hash_problem, make_sample
+from personabench.tasks.prefdisco.data import (
+    PrefDiscoData,
+    hash_entries,
+    hash_problem,
+    make_sample,
+)
 from personabench.tasks.prefdisco.files import Entry, find_sets, read_records
 from personabench.types import Record, Sample, User
 
@@ -90,7 +95,8 @@ class WarmData(PrefDiscoData):
         if writer or further_sets:
             # The histories come from more than the set's own file, so the hash has to as well.
             writer_hash = [writer.hash] if writer else []
-            self.hash = digest([self.hash, digest_files(further_sets), *writer_hash])
+            set_hashes = [hash_entries(read_records(path).entries) for path in further_sets]
+            self.hash = digest([self.hash, set_hashes, *writer_hash])
 
         self._own_records = {
             persona: self._make_records(pool, writer) for persona, pool in self.pools.items()

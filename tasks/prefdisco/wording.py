@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
+from personabench.metrics.judges.fence import RULE, Fence
 from personabench.models.reply import split_reply
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
@@ -93,7 +94,7 @@ CRITERION = (
     "this respect and why, and a criterion with descriptions of some of its scores from 1 to 5; "
     "scores between them "
     "are allowed. Grade this quality alone, by what stands in the answer, and not whether the "
-    "answer is right.\n"
+    f"answer is right. {RULE}\n"
     'Reply with a JSON object: {"justification": the evidence in the answer, in one to three '
     "sentences, "
     '"score": a whole number from 1 to 5}.'
@@ -110,7 +111,8 @@ CRITERION_SCHEMA = {
 CORRECT = (
     "You check whether an answer to a problem is right. Compare the result it comes to with the "
     "reference answer. "
-    "Style, length and manner do not matter. An answer that comes to no result is not right.\n"
+    "Style, length and manner do not matter. An answer that comes to no result is not right. "
+    f"{RULE}\n"
     'Reply with a JSON object: {"justification": one sentence, '
     '"correct": 1 if it is right, else 0}.'
 )
@@ -140,6 +142,8 @@ WORDS = Vocabulary(
         ("Substance", "what the user wants treated or left out, unlike others on the same problem"),
     ),
     instruction="Answer the problem in the way that suits this user.",
+    goal="Answer the problem in the way that suits this user.",
+    answer_form="the answer to the problem",
 )
 
 # Texts of generation are not hashed here: a generated set is identified by the hash of its file.
@@ -221,10 +225,12 @@ def build_criterion_messages(
     levels = "\n".join(f"{score}: {text}" for score, text in descriptions)
     # The answer comes first, so that all criteria share a prefix that a server can cache.  The
     # problem is left out: this judge grades a quality and not whether the answer is right.
+    # The code depends on the answer alone, for the same reason.
+    fence = Fence(response)
+    wish = f"{preference.value}\n{preference.justification}".rstrip()
     user = (
-        f"Answer:\n{response}\n\n"
-        f"What the user wants: {preference.value}\n"
-        f"Why: {preference.justification}\n\n"
+        f"Answer:\n{fence.wrap(response)}\n\n"
+        f"What the user wants, and why:\n{fence.wrap(wish)}\n\n"
         f"Criterion: {criterion.name}\n{criterion.description}\n"
         f"Scores:\n{levels}"
     )
@@ -233,10 +239,11 @@ def build_criterion_messages(
 
 def build_correctness_messages(problem: Problem, response: str) -> tuple[Message, ...]:
     """Build the judge's messages about whether an answer is right."""
+    fence = Fence(problem.text, problem.answer, response)
     user = (
-        f"Problem:\n{problem.text}\n\n"
-        f"Reference answer: {problem.answer}\n\n"
-        f"Answer to check:\n{response}"
+        f"Problem:\n{fence.wrap(problem.text)}\n\n"
+        f"Reference answer:\n{fence.wrap(problem.answer)}\n\n"
+        f"Answer to check:\n{fence.wrap(response)}"
     )
     return Message("system", CORRECT), Message("user", user)
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.online import OnlineTask
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
@@ -31,7 +32,7 @@ from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
 from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
-from personabench.types import Message, Record, Sample
+from personabench.types import Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
 
@@ -59,8 +60,8 @@ class _Prelude(OnlineTask, Downloadable):
     judge_params = ("accuracy", "preferences")
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             user: the simulated user: a model, a model with a seeded part of the preferences, or
@@ -134,17 +135,42 @@ class _Prelude(OnlineTask, Downloadable):
         tokens: Tokens,
     ) -> Rendered:
         """Render notes about the user as system message, then the document with its instruction."""
-        content = sample.input
+        # The instruction comes last, where models heed it even after a long document.
+        request = self._render_document(sample, records, notes, tokens)
+        return request.with_paragraph(self.words.instruction)
+
+    def render_content(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered:
+        request = self._render_document(sample, records, notes, tokens)
+        return request.with_paragraph(self.words.goal)
+
+    def _render_document(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        notes: str,
+        tokens: Tokens,
+    ) -> Rendered:
+        question = sample.input
         flags = {}
         document = self._truncate_document(sample, tokens)
         if sample.stimulus and document != sample.stimulus:
-            content = self._word_request(document)
+            question = self._word_request(document)
             flags["documents_cut"] = 1.0
 
-        # The instruction comes last, where models heed it even after a long document.
-        messages = [Message("user", f"{content}\n\n{self.words.instruction}")]
-        if notes:
-            messages.insert(0, Message("system", f"About this {self.words.person}:\n{notes}"))
+        parts = Parts(
+            question=question,
+            notes=f"About this {self.words.person}:\n{notes}" if notes else "",
+            records=records,
+            word_turn=lambda record: self.question(record, sample).input,
+            word_list=lambda ordered: "\n\n".join(map(self.describe, ordered)),
+        )
+        messages = arrange(parts, self.params, "list")
         return Rendered(tuple(messages), tuple(records), flags)
 
     def _word_request(self, document: str) -> str:
@@ -271,6 +297,8 @@ class PreludeSumm(_Prelude):
             "Write the summary that this reader would like. "
             "Answer with the summary and nothing else."
         ),
+        goal="Write the summary that this reader would like.",
+        answer_form="the summary",
     )
 
 
@@ -296,4 +324,6 @@ class PreludeEmail(_Prelude):
         instruction=(
             "Write the email that this sender would like. Answer with the email and nothing else."
         ),
+        goal="Write the email that this sender would like.",
+        answer_form="the email",
     )

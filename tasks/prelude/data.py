@@ -15,7 +15,7 @@ import msgspec
 
 from personabench.api.dataset import Dataset
 from personabench.errors import DataError, UsageError
-from personabench.hashing import digest, digest_files
+from personabench.hashing import digest
 from personabench.tasks.prelude.rules import Rule, make_disliked, parse_rules, word_preference
 from personabench.types import Sample, User
 
@@ -214,7 +214,8 @@ class Trajectories(Dataset):
 
         self.rounds = share * len(files)
         self.sample = data is None
-        self.hash = digest([digest_files([path, *files.values()]), self.rounds, count])
+        # Trajectories are drawn by position, so that the order of the documents counts.
+        self.hash = digest([stored, documents, self.rounds, count])
         self.source = "example data, not PRELUDE's documents" if data is None else str(data)
         if self.rounds != requested:
             self.warnings = (

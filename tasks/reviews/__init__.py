@@ -17,6 +17,7 @@ from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import list_few
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import Layout
 from personabench.api.official_files import OfficialFiles
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
@@ -53,6 +54,7 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     )
     licence = "CC BY-NC 4.0; texts from Amazon Reviews 2023"
     default_split = "test"
+    paper_settings = {"layout": "message", "profile": "after", "order": "best_first"}
     max_tokens = 512
     metrics = METRICS
     tokenizer = "whitespace"
@@ -62,8 +64,10 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     judge_params = ("similarity_prompt",)
 
     @dataclasses.dataclass(frozen=True)
-    class Params(construct.Rules):
-        """Bounds for splits made from a table of reviews; other data ignore them.
+    class Params(construct.Rules, Layout):
+        """Options of the layout, and bounds for splits made from a table of reviews.
+
+        Other data ignore the bounds.
 
         Attributes:
             similarity_prompt: hash of the similarity judge's prompt; part of a judgement's key,
@@ -116,7 +120,13 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        return wording.render_chat(sample, records, notes)
+        opening = wording.WORDS.instruction
+        return wording.render_chat(sample, records, notes, opening, self.params)
+
+    def render_content(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        return wording.render_chat(sample, records, notes, wording.GOAL, self.params)
 
     def describe(self, record: Record) -> str:
         return wording.describe_record(record)

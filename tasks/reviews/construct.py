@@ -18,7 +18,6 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import DataError, UsageError
-from personabench.hashing import digest_files
 from personabench.tasks.reviews.records import Item, Review, Row, Rows
 from personabench.tasks.reviews.tables import find_tables, read_items, read_reviews
 
@@ -114,7 +113,6 @@ def construct_split(data: Path, split: str, rules: Rules) -> Rows:
         rows=questions,
         items=items,
         origin=str(path),
-        hash=digest_files([path, items_path] if items_path else [path]),
         source=f"{path}, {len(questions)} of {len(rows)} users asked about",
         warnings=warnings,
         peers=tuple(row for row in rows if len(row.profile) < rules.asked_reviews),

@@ -15,7 +15,6 @@ from typing import Any, overload
 import msgspec
 
 from personabench.errors import DataError, UsageError
-from personabench.hashing import digest_files
 from personabench.tasks.reviews.records import Item, Row, Rows, format_time
 
 MAIN = "DPL-main"
@@ -104,7 +103,6 @@ def read_split(data: Path, category: str, split: str) -> Rows:
         rows=rows,
         items=_read_items(meta_files, rows),
         origin=str(files[0]),
-        hash=digest_files([*files, *meta_files]),
         source=str(files[0].parent),
     )
 

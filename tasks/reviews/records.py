@@ -15,6 +15,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import compare_ids, list_few
 from personabench.errors import DataError
+from personabench.hashing import digest, digest_record, digest_set
 from personabench.tasks.reviews.wording import UNTITLED, format_request
 from personabench.types import Record, Sample, User
 
@@ -65,7 +66,6 @@ class Rows(NamedTuple):
 
     Attributes:
         origin: the source of the rows, for error messages.
-        hash: the hash of the files.
         source: the source of the rows, for summaries.
         peers: users without a question, for methods that compare users.
     """
@@ -73,7 +73,6 @@ class Rows(NamedTuple):
     rows: Sequence[Row]
     items: Mapping[str, Item]
     origin: str
-    hash: str
     source: str
     warnings: tuple[str, ...] = ()
     peers: tuple[Row, ...] = ()
@@ -92,7 +91,6 @@ class ReviewData(Dataset):
         self.separation = separation
         self.split = split
         self.sample = sample
-        self.hash = content.hash
         self.source = content.source
         self._rows = content.rows
         self._items = content.items
@@ -101,16 +99,21 @@ class ReviewData(Dataset):
         self._index: list[tuple[str, str]] = []
         undescribed: set[str] = set()
         repeating: list[str] = []
+        digests: list[bytes] = []
+        used: set[str] = set()
         # One pass, since rows are decoded on access.
         for row in self._rows:
+            digests.append(digest_record(row))
             review_id = make_review_id(row.user_id, row.data)
             self._index.append((review_id, row.user_id))
             asins = [review.asin for review in (*row.profile, row.data)]
             if len(set(asins)) < len(asins):
                 repeating.append(row.user_id)
             undescribed.update(asin for asin in asins if asin not in self._items)
+            used.update(asins)
 
         self._check_ids(content.origin)
+        self.hash = digest([digest_set(digests), self._hash_peers(), self._hash_items(used)])
         self.warnings = (*content.warnings, *self._make_warnings(undescribed, repeating))
 
     def index(self) -> Sequence[tuple[str, str]]:
@@ -138,6 +141,18 @@ class ReviewData(Dataset):
         yield from super().population()
         for row in self._peers:
             yield User(row.user_id, self._make_history(row))
+
+    def _hash_peers(self) -> str:
+        return digest_set(map(digest_record, self._peers))
+
+    def _hash_items(self, asins: set[str]) -> str:
+        """Hash the items of reviews; a table of items may have millions of others."""
+        used = set(asins)
+        for row in self._peers:
+            used.update(review.asin for review in (*row.profile, row.data))
+        return digest_set(
+            digest_record([asin, *self._items[asin]]) for asin in used & self._items.keys()
+        )
 
     def _check_ids(self, origin: str) -> None:
         if not self._index:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.metrics.text import strip_chatter
-from personabench.types import Message, Record, Sample
+from personabench.types import Record, Sample
 
+GOAL = (
+    "You write the review that one particular reviewer wrote of an item, "
+    "in that reviewer's own manner, with the given rating and under the given review title."
+)
+ANSWER_FORM = "the text of the review"
 WORDS = Vocabulary(
     person="reviewer",
     stimulus="item",
@@ -33,12 +39,9 @@ WORDS = Vocabulary(
             "how the points hang together",
         ),
     ),
-    instruction=(
-        "You write the review that one particular reviewer wrote of an item, "
-        "in that reviewer's own manner, with the "
-        "given rating and under the given review title. "
-        "Answer with the text of the review and nothing else."
-    ),
+    goal=GOAL,
+    answer_form=ANSWER_FORM,
+    instruction=f"{GOAL} Answer with {ANSWER_FORM} and nothing else.",
 )
 # Models mark the tag in many ways: `Review:`, `**Review:**`, `[Review]`, or on a line of its own.
 _TAG = re.compile(
@@ -72,20 +75,28 @@ def format_facts(attributes: Mapping[str, str]) -> str:
     return "\n".join(facts)
 
 
-def render_chat(sample: Sample, records: Sequence[Record], notes: str) -> Rendered:
-    """Render instruction and profile, past reviews as earlier turns, then the question."""
-    system_parts = [WORDS.instruction]
-    if notes:
-        system_parts.append(f"About this {WORDS.person}:\n{notes}")
+def render_chat(
+    sample: Sample,
+    records: Sequence[Record],
+    notes: str,
+    opening: str,
+    options: Layout,
+) -> Rendered:
+    """Render an opening instruction and the profile, past reviews as turns, then the question."""
+    parts = Parts(
+        opening=opening,
+        question=sample.input,
+        notes=f"About this {WORDS.person}:\n{notes}" if notes else "",
+        records=records,
+        word_turn=lambda record: format_request(record.stimulus, record.fields),
+        word_list=_list_reviews,
+    )
+    return Rendered(tuple(arrange(parts, options, "turns")), tuple(records))
 
-    messages = [Message("system", "\n\n".join(system_parts))]
-    # The best record comes last, next to the question.
-    for record in reversed(records):
-        request = format_request(record.stimulus, record.fields)
-        messages.append(Message("user", request))
-        messages.append(Message("assistant", record.response))
-    messages.append(Message("user", sample.input))
-    return Rendered(tuple(messages), tuple(records))
+
+def _list_reviews(records: Sequence[Record]) -> str:
+    descriptions = [describe_record(record) for record in records]
+    return "\n\n".join([f"Earlier reviews by this {WORDS.person}:", *descriptions])
 
 
 def describe_record(record: Record) -> str:

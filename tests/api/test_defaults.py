@@ -64,7 +64,7 @@ def test_the_instruction_follows_from_the_kind(task: Task, instruction: str) -> 
 
 def test_declared_words_are_not_replaced() -> None:
     class Own(Text):
-        words = Vocabulary("a", "b", "c", "Who?", (("x", "y"),), "Say it.")
+        words = Vocabulary("a", "b", "c", "Who?", (("x", "y"),), "Say it.", "Be it.", "it")
 
     assert Own().words is Own.words
 

@@ -12,7 +12,9 @@ from engine_fixtures import options
 
 from personabench.api.fidelity import list_differences
 from personabench.api.method import Method
+from personabench.api.prompts import Prompts, Replacements
 from personabench.api.registry import load_class
+from personabench.api.wording import WordingName
 from personabench.errors import PluginError, UsageError
 from personabench.leaderboard.notes import describe_differences
 from personabench.models.backends.scripted import Scripted
@@ -44,6 +46,7 @@ def differences(
     )
 
 
+LAYOUT = {"layout": "message", "profile": "after", "order": "best_first"}
 DPL = Sampling(temperature=0.8, top_p=0.95, max_tokens=2048)
 CIPHER = Sampling(temperature=0.0, top_p=0.95, max_tokens=4000)
 
@@ -62,7 +65,8 @@ CIPHER = Sampling(temperature=0.0, top_p=0.95, max_tokens=4000)
 def test_the_settings_of_the_paper_are_faithful(
     method: str, task: str, params: dict[str, Any], sampling: Sampling
 ) -> None:
-    assert differences(method, task, params, sampling=sampling) == []
+    task_params = LAYOUT if task == "reviews" else None
+    assert differences(method, task, params, task_params=task_params, sampling=sampling) == []
 
 
 def test_parameters_and_decoding_are_compared_as_resolved() -> None:
@@ -73,7 +77,7 @@ def test_parameters_and_decoding_are_compared_as_resolved() -> None:
     assert "max_pool 32 (paper: 0)" in default
 
     params = {"preset": "faithful", "embedder": "wordllama"}
-    changed = differences("dpl", "reviews", params, sampling=DPL)
+    changed = differences("dpl", "reviews", params, task_params=LAYOUT, sampling=DPL)
     assert changed == [
         "embedder wordllama (paper: sentence-transformers:Alibaba-NLP/gte-Qwen2-1.5B-instruct)"
     ]
@@ -88,10 +92,16 @@ def test_parameters_and_decoding_are_compared_as_resolved() -> None:
 def test_task_data_options_and_history_are_compared() -> None:
     params = {"preset": "faithful"}
     assert differences("dpl", "lamp4", params, sampling=DPL) == ["task lamp4"]
-    example = differences("dpl", "reviews", params, sampling=DPL, dataset=EXAMPLE)
-    assert example == ["example data"]
-    shuffled = differences("dpl", "reviews", params, sampling=DPL, history="shuffled")
-    assert shuffled == ["history shuffled"]
+
+    def of_reviews(**changes: Any) -> list[str]:
+        settings = {"task_params": LAYOUT, "sampling": DPL, **changes}
+        return differences("dpl", "reviews", params, **settings)
+
+    assert of_reviews(dataset=EXAMPLE) == ["example data"]
+    assert of_reviews(history="shuffled") == ["history shuffled"]
+    assert of_reviews(task_params={**LAYOUT, "profile": "before"}) == [
+        "task.profile before (paper: after)"
+    ]
     ruled = differences("oracle", "prelude_summ", task_params={"user": "rule"}, sampling=CIPHER)
     assert ruled == ["task.user rule (paper: llm)"]
     # A baseline that is made for any task has no data of its own to differ from.
@@ -155,7 +165,8 @@ def resolve_paper(tmp_path: Path, methods: str, task: str, *assignments: str) ->
 def test_preset_paper_sets_parameters_and_decoding(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dpl, drp = resolve_paper(tmp_path, "dpl,drp", "reviews")
+    layout = [f"task.{name}={value}" for name, value in LAYOUT.items()]
+    dpl, drp = resolve_paper(tmp_path, "dpl,drp", "reviews", *layout)
     assert dpl.differs == drp.differs == ["example data"]
     assert dpl.spec.sampling == DPL
     assert drp.spec.sampling == Sampling(0.0, 0.95, 4096)
@@ -165,6 +176,26 @@ def test_preset_paper_sets_parameters_and_decoding(
     assert rpm.differs == ["example data"]
     (persona_db,) = resolve_paper(tmp_path, "persona_db", "lamp4")
     assert persona_db.differs == ["task lamp4"]
+
+
+def test_texts_for_small_models_and_replaced_ones_differ_from_the_papers() -> None:
+    def of_texts(method: str, wording: WordingName, replacements: Replacements | None) -> list[str]:
+        cls, task = load_class("method", method), load_class("task", "reviews")
+        prompts = Prompts(cls.prompts, wording, replacements)
+        return list_differences(
+            cls(cls.Params(preset="faithful")),
+            task(task.Params(**LAYOUT)),
+            PUBLISHED,
+            DPL,
+            "own",
+            prompts,
+        )
+
+    assert of_texts("dpl", "full", None) == []
+    assert of_texts("dpl", "compact", None) == ["wording compact"]
+    mine = Replacements("mine.toml", {"dpl": {"notes": {"text": "Like this: {profile}"}}})
+    (replaced,) = of_texts("dpl", "full", mine)
+    assert replaced.startswith("prompts mine-")
 
 
 def test_preset_paper_leaves_set_parameters_and_says_so(tmp_path: Path) -> None:

@@ -173,8 +173,9 @@ def test_a_method_with_texts_in_its_code_gets_the_compact_ones_of_another(make: 
     file = make(TEMPLATE)
     prompts = Prompts(None, "full")
     assert prompts.part(file, "notes", WORDS, {"summary": "S"}) == "S"
-    assert prompts.identity is msgspec.UNSET
-    assert prompts.changed("compact") == {}
+    # The task's requests have two wordings as well.
+    assert prompts.identity is not msgspec.UNSET
+    assert prompts.changed("compact") == {"wording": "full"}
 
 
 def test_the_identity_is_that_of_the_texts(make: Make) -> None:
@@ -183,11 +184,14 @@ def test_the_identity_is_that_of_the_texts(make: Make) -> None:
     assert compact.identity is msgspec.UNSET
     assert full.identity is not msgspec.UNSET
 
-    # All texts of one wording as replacements of the other are that wording.
-    as_compact = Prompts([file], "full", Replacements("x.toml", compact.resolved))
+    # Equal texts under another name, and texts of a wording that are not changed, are the same.
+    same = Prompts([file], "full", Replacements("x.toml", full.resolved))
+    assert same.identity == full.identity
+    assert not same.is_replaced
+
+    # The task's own texts follow the wording, even if those of the method are replaced.
     as_full = Prompts([file], "compact", Replacements("y.toml", full.resolved))
-    assert as_compact.identity is msgspec.UNSET
-    assert as_full.identity == full.identity
+    assert as_full.identity not in (full.identity, msgspec.UNSET)
 
     other = Prompts([file], "full", replacing('[toy.notes]\ntext = "Now {summary}"'))
     assert other.identity not in (full.identity, msgspec.UNSET)

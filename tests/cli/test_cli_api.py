@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from personabench.cli.run import command_line
+from personabench.cli.interruption import command_line
 
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none", "-n", "6")
 HEADER = "header-marker-2718281828"

@@ -105,7 +105,9 @@ def test_wins_have_an_interval_over_users_and_people_overrule(
 ) -> None:
     def rag_is_better(request: Request) -> str:
         text = request.messages[-1].content
-        first = text.partition("Reply 1:\n")[2].partition("\n\nReply 2:")[0]
+        first = "\n".join(
+            text.partition("Reply 1:\n")[2].partition("\n\nReply 2:")[0].splitlines()[1:-1]
+        )
         better = first in answers
         return (
             f"Hm.\nScore of reply 1: {8 if better else 4}\nScore of reply 2: {4 if better else 8}"
@@ -310,3 +312,26 @@ def test_data_that_moved_are_refused_with_their_place(
     )
     data.rename(tmp_path / "elsewhere")
     assert str(data) in refused("judge", a["folder"], b["folder"], *WORDS).replace("\n", "")
+
+
+def test_the_steering_of_a_judge_is_measured_and_kept(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    def answer(request: Request) -> str:
+        steered = "Please repeat these lines" in request.messages[-1].content
+        return f"Score: {10 if steered else 2}\nScore of reply 1: 8\nScore of reply 2: 3"
+
+    made = judging(monkeypatch, answer)
+    words = ("judge-report", "--steering", "--judge-backend", "scripted", "--judge-model", "j")
+    found = personabench(*words, "--json").json["steering"]
+    assert found["similarity"]["score"] == pytest.approx(1 / 12)
+    assert found["similarity"]["by_attack"] == {"plea": 3}
+    assert found["verbal-certainty"]["immovable"] == 36, "no choice was made"
+
+    calls = len(made[-1].requests)
+    shown = personabench(*words).out
+    assert "8.3% of 36 hostile answers moved the verdict; unjudged 0" in shown
+    assert "by plea 3" in shown
+    # Replies that could not be parsed are no verdicts, and are requested again.
+    assert 0 < len(made[-1].requests) < calls
+    assert "--steering" in refused("judge-report")

@@ -191,7 +191,7 @@ def test_a_task_that_is_named_is_read_with_its_data(
     assert personabench("export", "last", "--to", "csv", "-o", "o.csv", "--task", path).code == 0
     assert "this" in Path("o.csv").read_text()
     forgetful()
-    assert "the task is not installed" in personabench("report").err
+    assert "task mine is not installed" in personabench("report").err
     assert personabench("report", "--task", path).err.startswith("wrote report.html")
 
 

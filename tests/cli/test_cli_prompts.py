@@ -63,7 +63,7 @@ def test_printed_texts_are_the_run_that_they_came_from(
 
     scripted = ("--backend", "scripted")
     full = run(personabench, *scripted, "--wording", "full")
-    same = run(personabench, *scripted, "--wording", "compact", "--prompts", str(path))
+    same = run(personabench, *scripted, "--wording", "full", "--prompts", str(path))
     assert same["fingerprint"] == full["fingerprint"]
 
     path.write_text(printed.replace("Base every statement", "Rest all statements"))

@@ -61,6 +61,35 @@ def test_a_model_that_only_thinks_ends_the_run(
     assert ended.code == 1 and "first 5 answers" in ended.err and "--reasoning" in ended.err
 
 
+def test_a_raw_reading_scores_thoughts_and_shares_the_calls(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("<think>Hm</think> Dry again", usage=Usage(90, 9)))
+    # A method that is shown thoughts would make profiles of them.
+    run = (*RUN[:6], "summary", *RUN[7:], "--json")
+    (answers,) = personabench(*run).json
+    (raw,) = personabench(*run, "--reading", "raw").json
+    assert raw["sampling"]["reading"] == "raw" and "reading" not in answers["sampling"]
+    assert raw["fingerprint"] != answers["fingerprint"]
+    assert raw["counters"]["read_raw"] == raw["n"] and "read_raw" not in answers["counters"]
+    assert sum(phase["calls"] - phase["cached"] for phase in raw["usage"].values()) == 0
+    outputs = [
+        personabench("show", run["fingerprint"], "3113", "--json").json for run in (answers, raw)
+    ]
+    assert [shown["output"] for shown in outputs] == ["Dry again", "<think>Hm</think> Dry again"]
+    assert not any("Hm" in call["messages"][-1]["content"] for call in outputs[1]["calls"])
+    board = personabench("leaderboard").out
+    assert "summary (reading=raw)" in board
+
+
+def test_a_raw_reading_of_thoughts_alone_is_a_run(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answering(monkeypatch, Response("<think>Hm", "length", Usage(90, 9)))
+    ended = personabench(*RUN, "--reading", "raw")
+    assert ended.code == 0 and "replies were truncated" in ended.err
+
+
 def test_a_few_truncated_thoughts_are_counted_on_the_leaderboard(
     personabench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ from personabench.metrics import meteor
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
-    *("personamem", "prefdisco", "prefdisco_warm", "prelude_email", "prelude_summ", "reviews"),
+    *("locomo", "longmemeval", "personabench_qa", "personamem", "prefdisco", "prefdisco_warm"),
+    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "reviews"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
@@ -90,7 +91,7 @@ def test_show_sample_tells_the_state_its_own_answer_was_made_with(
 
 
 def test_show_dry_prints_what_the_run_then_sends(personabench: Command) -> None:
-    words = ("-m", "rag", "-t", "lamp4", "--set", "k=2")
+    words = ("-m", "rag", "-t", "lamp4", "--set", "k=2", "--wording", "full")
     dry = personabench("show", "--dry-run", *words, "--sample", "310", "--json").json
     assert not Path("results").exists()
     personabench("run", "-b", "scripted", *words)

@@ -17,7 +17,12 @@ from personabench import (
     UsageError,
 )
 from personabench.methods.dpl import Dpl
-from personabench.methods.dpl.selectors import Peer, all_agree, select_peers
+from personabench.methods.dpl.selectors import (
+    Peer,
+    all_agree,
+    cluster_vectors,
+    select_peers,
+)
 from personabench.methods.dpl.settings import PRESETS, Settings, resolve
 
 
@@ -68,6 +73,29 @@ async def test_at_most_four_of_twenty_peers_are_taken_and_none_like_the_user() -
         middle = np.mean(group, axis=0)
         nearest = min(group, key=lambda point: float(np.hypot(*(np.array(point) - middle))))
         assert points[int(name[1:])] == nearest
+
+
+async def test_the_earlier_of_two_in_a_cluster_is_taken() -> None:
+    """Both are equally far from their centroid, whatever the last digits of the distances say."""
+    settings = Settings(selector="kmeans_closest", n_init=1)
+    peers = [peer(f"p{number:02}", "") for number in range(12)]
+    rng = np.random.default_rng(1)
+    pairs = 0
+    for _ in range(40):
+        vectors = rng.normal(size=(13, 256)).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+
+        async def embed(texts: Sequence[str], vectors: Any = vectors) -> Any:
+            return vectors
+
+        selected = await select_peers(Record("d", "s", "r"), peers, "text", settings, embed)
+        labels, _ = cluster_vectors(vectors, settings)
+        for label in set(labels) - {labels[0]}:
+            members = [peers[number] for number in np.flatnonzero(labels[1:] == label)]
+            if len(members) == 2:
+                pairs += 1
+                assert members[0] in selected and members[1] not in selected
+    assert pairs > 50
 
 
 async def test_categories_are_compared_by_label() -> None:

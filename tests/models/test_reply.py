@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from personabench.models.reply import answer_logprobs, parse_finish, separate_thought, split_reply
+from personabench.models.reply import (
+    answer_logprobs,
+    as_it_came,
+    parse_finish,
+    separate_thought,
+    split_reply,
+)
 from personabench.types import Response, Usage
 
 THOUGHT = "Let me weigh a few options.\n\nThe second is better."
@@ -138,7 +144,21 @@ def test_a_response_keeps_both_thoughts_and_is_the_same_where_there_is_none() ->
     plain = Response("An answer", usage=Usage(3, 2))
     assert separate_thought(plain) is plain
     inline = Response("<think>b</think>An answer", thought="a", finish="length")
-    assert separate_thought(inline) == Response("An answer", thought="a\n\nb", finish="length")
+    expected = Response("An answer", thought="a\n\nb", raw=inline.text, finish="length")
+    assert separate_thought(inline) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "raw"),
+    [
+        (Response("An answer"), "An answer"),
+        (Response("b</think>\n An answer"), "b</think>\n An answer"),
+        (Response("An answer", thought="b"), "<think>\nb\n</think>\n\nAn answer"),
+        (Response("", thought="b", finish="length"), "<think>\nb"),
+    ],
+)
+def test_a_reply_as_it_came(reply: Response, raw: str) -> None:
+    assert as_it_came(separate_thought(reply)) == raw
 
 
 def test_log_probabilities_are_those_of_the_answer() -> None:

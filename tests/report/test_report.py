@@ -316,7 +316,7 @@ def test_without_data_and_cache_the_answers_remain(tmp_path: Path) -> None:
     (tmp_path / "data" / "dev_questions.json").unlink()
     (tmp_path / "cache.sqlite").unlink()
     (remark,) = write(tmp_path, tmp_path / "report.html")
-    assert "the data is no longer where the runs found it" in remark
+    assert "is not what the run read" in remark
     page = (tmp_path / "report.html").read_text()
     assert block(page, "index-0")["located"] is False
     sample = block(page, "pack-0-0")["samples"][0]

@@ -150,7 +150,10 @@ async def test_an_interrupted_refresh_goes_on_and_a_finished_one_begins_anew(
         )
         if interrupt:
             asyncio.get_running_loop().call_later(interrupt, os.kill, os.getpid(), signal.SIGINT)
-        assert await setup.run() is not bool(interrupt)
+        complete = await setup.run()
+        assert complete is not bool(interrupt)
+        if complete:
+            setup.folder.refresh.end()
         assert all(line.error is None for line in setup.predictions().values())
         setup.close()
         return backend.asked

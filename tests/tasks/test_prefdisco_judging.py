@@ -138,7 +138,7 @@ def test_acceptance_7_intersection(tmp_path: Path) -> None:
         return "{" if "A question for 2?" in request.messages[-1].content else word_reply("Short.")
 
     grades = {"found out": 3, "fully told": 5, "untold": 1}
-    judge = make_judge(lambda text: grades[text.splitlines()[1]])
+    judge = make_judge(lambda text: grades[text.splitlines()[2]])
     run = play(tmp_path / "results", data, answer, simulator=simulator, judge=judge)
     assert (run.summary.n, run.summary.owed) == (3, 1)
     assert run.summary.counters["request_errors"] == 1, "n_skipped"
@@ -215,7 +215,7 @@ def test_acceptance_9_correctness(tmp_path: Path, mode: str, reply: str, calls: 
     judged = [
         text
         for request in run.roles["judge"].requests
-        if "Reference answer: B" in (text := request.messages[-1].content)
+        if "\nB\n" in (text := request.messages[-1].content)
     ]
     assert len(judged) == calls
     assert run.metrics["accuracy"] == 1.0
@@ -337,7 +337,7 @@ def test_the_report_shows_a_runs_metrics_by_condition(
             tmp_path / name,
             data,
             answer,
-            judge=make_judge(lambda text: grades[text.splitlines()[1][0]]),
+            judge=make_judge(lambda text: grades[text.splitlines()[2][0]]),
             limit=9,
         )
         for name in ("one", "two")

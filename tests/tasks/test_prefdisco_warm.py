@@ -268,7 +268,7 @@ def test_acceptance_15_shuffled(tmp_path: Path) -> None:
             judge=make_judge(
                 lambda text: (
                     5
-                    if text.partition("What the user wants: ")[2].partition("\n")[0]
+                    if text.partition("What the user wants, and why:\n")[2].splitlines()[1]
                     in text.partition("\n\nWhat the user wants")[0]
                     else 1
                 )

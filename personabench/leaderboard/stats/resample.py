@@ -184,6 +184,7 @@ def acceleration(without: Floats) -> float:
     return skew / (6 * scale) if scale else 0.0
 
 
+@lru_cache(maxsize=EXACT_USERS + 1)
 def _all_flips(users: int) -> Bools:
     """Every choice of users to flip, without the last user.
 

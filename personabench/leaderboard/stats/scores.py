@@ -92,6 +92,10 @@ class Scores:
         reason = "no sample's scores differ" if same else "all users gain the same"
         return self._estimate((a, b), reason)
 
+    def gain_value(self, a: int, b: int) -> float:
+        """Compute the gain of row a over row b, without an interval; there must be samples."""
+        return self.sign * (self._values[a] - self._values[b])
+
     def test(
         self,
         a: int,
@@ -158,6 +162,11 @@ class Scores:
             quantiles=(float(low), float(median), float(high)),
             detectable=detectable,
         )
+
+    @cached_property
+    def _values(self) -> list[float]:
+        """Each row's metric."""
+        return [self.aggregate(row) for row in self.rows]
 
     @cached_property
     def _by_user(self) -> Floats:
@@ -227,8 +236,8 @@ class Scores:
                 reason="no samples",
             )
 
-        values = [self.aggregate(self.rows[row]) for row in rows]
-        value = values[0] if len(values) == 1 else self.sign * (values[0] - values[1])
+        values = [self._values[row] for row in rows]
+        value = values[0] if len(rows) == 1 else self.gain_value(*rows)
 
         def without_interval(reason: str) -> Estimate:
             return Estimate(

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from personabench.hashing import digest
-from personabench.models.reply import split_reply
 from personabench.types import Message
 
 RETRIES = 3
@@ -65,15 +64,12 @@ async def query_judge(
     """Query a judge until a reply can be parsed, at most once and three retries.
 
     Args:
-        parse: makes the score of a reply without its thoughts; None if it cannot.
+        parse: reads the score of a reply (see `verdict_reader`); None if it cannot.
         repeat: the index of an intended repetition of the same question.
 
     Raises:
         BackendError: a call failed for good.
     """
-
-    def parse_answer(reply: str) -> T | None:
-        return parse(strip_thoughts(reply))
 
     messages = Message("system", system), Message("user", user)
     reply = ""
@@ -84,17 +80,12 @@ async def query_judge(
             temperature=temperature,
             # Repeats leave room for all retries of the repeat before, so no two share an index.
             repeat=repeat * (RETRIES + 1) + attempt,
-            accept=lambda text: parse_answer(text) is not None,
+            accept=lambda text: parse(text) is not None,
         )
-        value = parse_answer(reply)
+        value = parse(reply)
         if value is not None:
             return JudgeReply(value, reply, attempt + 1)
     return JudgeReply(None, reply, RETRIES + 1)
-
-
-def strip_thoughts(reply: str) -> str:
-    """Drop the model's thoughts from a reply; unfinished thoughts leave nothing."""
-    return split_reply(reply).answer.strip()
 
 
 def is_swapped(item: str, seed: int) -> bool:

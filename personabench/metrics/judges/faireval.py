@@ -16,8 +16,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from personabench.hashing import digest
-from personabench.metrics.judges.ask import MAX_TOKENS, Judge, strip_thoughts
+from personabench.metrics.judges.ask import MAX_TOKENS, Judge
+from personabench.metrics.judges.fence import RULE, Fence
 from personabench.metrics.judges.verdict import Pick, Verdict, Vote
+from personabench.metrics.judges.verdict_reader import read_verdicts
 from personabench.types import Message
 
 VOTES = 3
@@ -27,7 +29,7 @@ _SYSTEM = (
     "You compare two replies to the same request, made for the same person. Say how well each of "
     "them does what was asked and, where something is known of the person, how well it suits them. "
     "The order in which the replies stand says nothing about them; let it not influence you, nor "
-    "their length.\n\n"
+    f"their length. {RULE}\n\n"
     "First write an evaluation of both replies. Then end with exactly two lines, each with a "
     "number from 1 to 10:\n"
     "Score of reply 1: NUMBER\nScore of reply 2: NUMBER"
@@ -35,7 +37,11 @@ _SYSTEM = (
 # The hash names the wording; it is part of the verdicts' protocol.
 PROMPT = digest([_SYSTEM, "known, request, reply 1, reply 2"])
 
-_SCORE = re.compile(r"[\s*_`\[(]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s.*_`\])]*")
+# A label that ends in the number or letter of a reply, then its score.
+_SCORE = re.compile(
+    r"[A-Za-z ]{0,40}\b([12AB])\s{0,3}:\s{0,3}[\[(]?(\d{1,3}(?:\.\d{1,9})?)(?:\s?/\s?10)?[\])]?\.?"
+)
+_POSITIONS = {"1": "first", "A": "first", "2": "second", "B": "second"}
 
 
 class OrderScores(NamedTuple):
@@ -52,34 +58,32 @@ def build_prompt(
     second: str,
 ) -> tuple[Message, Message]:
     """Build the question to the judge, `first` before `second`; `background` may be empty."""
-    parts = [f"What is known of the person:\n{background}"] if background else []
+    fence = Fence(background, request, first, second)
+    parts = [f"What is known of the person:\n{fence.wrap(background)}"] if background else []
     parts += [
-        f"Request:\n{request}",
-        f"Reply 1:\n{first}",
-        f"Reply 2:\n{second}",
+        f"Request:\n{fence.wrap(request)}",
+        f"Reply 1:\n{fence.wrap(first)}",
+        f"Reply 2:\n{fence.wrap(second)}",
     ]
     question = "\n\n".join(parts)
     return Message("system", _SYSTEM), Message("user", question)
 
 
 def read_scores(reply: str) -> tuple[float, float] | None:
-    """Parse the scores on the last two lines that are not empty, after their last colon.
+    """Parse the scores of both replies, each alone on its line after a colon.
 
-    None unless both are from 1 to 10.
+    None unless both have one score, from 1 to 10.
     """
-    answer = strip_thoughts(reply)
-    filled_lines = [line for line in answer.splitlines() if line.strip()]
-    scores = []
-    for line in filled_lines[-2:]:
-        _, colon, end = line.rpartition(":")
-        match = _SCORE.fullmatch(end) if colon else None
-        if match is None:
-            return None
-        scores.append(float(match[1]))
-
-    if len(scores) != 2 or not all(1 <= score <= 10 for score in scores):
+    scores = read_verdicts(reply, _read_line)
+    if scores.keys() != {"first", "second"}:
         return None
-    return scores[0], scores[1]
+    first, second = scores["first"], scores["second"]
+    return (first, second) if 1 <= first <= 10 and 1 <= second <= 10 else None
+
+
+def _read_line(line: str) -> tuple[str, float] | None:
+    match = _SCORE.fullmatch(line)
+    return None if match is None else (_POSITIONS[match[1]], float(match[2]))
 
 
 async def compare(

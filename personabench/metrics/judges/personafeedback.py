@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from personabench.errors import DataError
-from personabench.metrics.judges.ask import strip_thoughts
+from personabench.metrics.judges.verdict_reader import strip_thoughts
 
 _ANSWER = re.compile(
     r"answer[\s*_`]*:[\s*_`(\[]*([AB])\b(?!\W*(?:or|and)?\W*[AB]\b)", re.IGNORECASE

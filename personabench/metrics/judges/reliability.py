@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from personabench.metrics.judges.score_agreement import ScoreAgreement, compare_scores
 from personabench.metrics.judges.verbal_certainty import (
     CoverageLevel,
     calibration_error,
@@ -130,33 +131,39 @@ def _compare_with_labels(
     labels: Mapping[str, Pick],
 ) -> _LabelComparison:
     pairs = []
-    decided_pairs = []
+    ties = []
     answers = []
     for sample_id, label in labels.items():
         verdict = judged.get(sample_id)
         if verdict is None or verdict.pick is None:
             continue
+        # A choice in one order, which can state its certainty, is one between two answers, so ties
+        # are reported on their own. Whether it did state it must not decide which items count.
+        is_choice = not verdict.both
+        if is_choice and label == "tie":
+            ties.append((verdict.pick, label))
+        if is_choice and "tie" in (label, verdict.pick):
+            continue
         pairs.append((verdict.pick, label))
-        if label != "tie" and verdict.pick != "tie":
-            decided_pairs.append((verdict.pick, label))
+        if is_choice:
             answers.append((verdict.certainty, verdict.pick == label))
 
-    # A certainty belongs to a choice between two answers, so with certainties the ties are left out
-    # and reported on their own.
-    has_certainty = any(verdict.certainty is not None for verdict in judged.values())
-    calibration = calibration_error(answers)
-    if not has_certainty:
-        return _LabelComparison(agreement(pairs), None, (), calibration)
+    has_certainty = any(certainty is not None for certainty, _ in answers)
     return _LabelComparison(
-        agreement=agreement(decided_pairs),
-        ties=agreement([(pick, label) for pick, label in pairs if label == "tie"]),
-        coverage=tuple(coverage_levels(answers)) if answers else (),
-        calibration=calibration,
+        agreement=agreement(pairs),
+        ties=agreement(ties),
+        coverage=tuple(coverage_levels(answers)) if has_certainty else (),
+        calibration=calibration_error(answers),
     )
 
 
 class ScoringReport(msgspec.Struct, frozen=True):
-    """Reliability of a judge that scores single answers: unjudged, retried, and its usage."""
+    """Reliability of a judge that scores single answers: unjudged, retried, and its usage.
+
+    Attributes:
+        labelled: judged answers with a label.
+        agreement: with labels, by criterion.
+    """
 
     items: int
     unjudged: int
@@ -164,10 +171,19 @@ class ScoringReport(msgspec.Struct, frozen=True):
     calls: int
     input_tokens: int
     output_tokens: int
+    labelled: int = 0
+    agreement: tuple[ScoreAgreement, ...] = ()
 
 
-def scoring_report(judgements: Sequence[Judgement]) -> ScoringReport:
-    """Report on the judge of a run's judgements, one per answer."""
+def scoring_report(
+    judgements: Sequence[Judgement],
+    labels: Mapping[str, Mapping[str, float]] | None = None,
+) -> ScoringReport:
+    """Report on the judge of a run's judgements, one per answer.
+
+    `labels` are a person's scores by sample id and criterion.
+    """
+    labels = labels or {}
     calls = [call for judgement in judgements for call in judgement.calls]
     retries = sum(judgement.flags.get("judge_retried", 0) for judgement in judgements)
     return ScoringReport(
@@ -177,6 +193,8 @@ def scoring_report(judgements: Sequence[Judgement]) -> ScoringReport:
         calls=len(calls),
         input_tokens=sum(call.input_tokens for call in calls),
         output_tokens=sum(call.output_tokens for call in calls),
+        labelled=sum(item.sample_id in labels for item in judgements if item.values),
+        agreement=tuple(compare_scores(judgements, labels)) if labels else (),
     )
 
 

@@ -19,26 +19,32 @@ import msgspec
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_verdict, read_verdicts
 
 BATCH = 20
 Answer = Literal["yes", "no", "na"]
-_ANSWERS: tuple[Answer, ...] = ("yes", "no", "na")
+_ANSWERS: Mapping[str, Answer] = {"yes": "yes", "no": "no", "na": "na"}
 _SELECT = (
     "You prepare the evaluation of replies to a request. From a list of numbered yes/no questions "
     "choose those that matter for this request from this person; leave out what has no bearing on "
-    "them. You do not see any reply yet. Write one sentence on what matters here. Then end with "
+    f"them. You do not see any reply yet. {RULE} "
+    "Write one sentence on what matters here. Then end with "
     'one line of the form\nRelevant: ID, ID, ID\nor "Relevant: none".'
 )
 _ANSWER = (
     "You check a reply to a request against yes/no questions. Judge only what stands in the reply. "
+    f"{RULE} "
     "Write one line for each question, in their order: its id, a colon, and yes, no or na (where "
     "it cannot apply), then in a few words why, such as\nr1: no, it names no price"
 )
 # The hash names the wording; it is part of the score's protocol.
 PROMPT = digest([_SELECT, _ANSWER, "known, request, questions, reply"])
 
-_RELEVANT = re.compile(r"^[\s*_`#>]*relevant[\s*_`]*:[\s*_`]*(.*)$", re.IGNORECASE | re.MULTILINE)
-_LINE = re.compile(r'[\s*_`#>"\'{,-]*([\w.-]+?)["\'*_`\s]*:["\'*_`\s]*(\w+)')
+_RELEVANT = re.compile(r"[_#> ]{0,4}relevant_?\s{0,3}:(.*)", re.IGNORECASE)
+_ANSWER_LINE = re.compile(
+    r'[_#>"\'{, -]{0,6}([\w.-]{1,80}?)["\'_ ]{0,4}:["\'_ ]{0,4}(yes|no|na)\b', re.IGNORECASE
+)
 
 
 class Criterion(msgspec.Struct, frozen=True):
@@ -125,11 +131,14 @@ class Rubric:
             BackendError: a call failed for good.
         """
 
+        fence = Fence(background, request, response)
+
         async def request_batch(batch: Sequence[str]) -> JudgeReply[dict[str, Answer]]:
             return await query_judge(
                 judge,
                 _ANSWER,
-                f"{_describe_request(background, request)}\n\nReply:\n{response}\n\n"
+                f"{_describe_request(background, request, fence)}\n\n"
+                f"Reply:\n{fence.wrap(response)}\n\n"
                 f"Questions:\n{self._list_questions(batch)}",
                 lambda reply: read_answers(reply, batch) or None,
             )
@@ -186,16 +195,16 @@ class Rubric:
         request: str,
     ) -> JudgeReply[Selection]:
         questions = self._list_questions(list(self.criteria))
-        user = f"{_describe_request(background, request)}\n\nQuestions:\n{questions}"
+        fence = Fence(background, request)
+        user = f"{_describe_request(background, request, fence)}\n\nQuestions:\n{questions}"
         return await query_judge(judge, _SELECT, user, self._read_selection)
 
     def _read_selection(self, reply: str) -> Selection | None:
-        matches = _RELEVANT.findall(reply)
-        if not matches:
+        ids_text = read_verdict(reply, _read_relevant)
+        if ids_text is None:
             return None
 
-        # The last match: a judge may name the heading in its reasoning, too.
-        words = [word.strip(".-") for word in re.findall(r"[\w.-]+", matches[-1])]
+        words = [word.strip(".-") for word in re.findall(r"[\w.-]+", ids_text)]
         if [word.casefold() for word in words] in ([], ["none"]):
             return Selection((), 0)
         unknown = set(words) - self.criteria.keys()
@@ -210,18 +219,24 @@ def read_answers(
     reply: str,
     ids: Sequence[str],
 ) -> dict[str, Answer]:
-    """Parse the first word after each id, if it is yes, no or na; lines and JSON objects alike."""
-    answers: dict[str, Answer] = {}
-    # A JSON object on one line is split into a line for each member.
-    for line in reply.replace('", "', '",\n"').splitlines():
-        match = _LINE.match(line)
+    """Parse the first word after each id, if it is yes, no or na; lines and JSON objects alike.
+
+    An id with different answers has none, and is requested again.
+    """
+
+    def read_line(line: str) -> tuple[str, Answer] | None:
+        match = _ANSWER_LINE.match(line)
         if match is None or match[1] not in ids:
-            continue
-        word = match[2].casefold()
-        for answer in _ANSWERS:
-            if answer == word:
-                answers.setdefault(match[1], answer)
-    return answers
+            return None
+        return match[1], _ANSWERS[match[2].casefold()]
+
+    # A JSON object on one line is split into a line for each member.
+    return read_verdicts(reply.replace('", "', '",\n"'), read_line)
+
+
+def _read_relevant(line: str) -> str | None:
+    match = _RELEVANT.fullmatch(line)
+    return None if match is None else match[1].strip(" _.")
 
 
 def _merge_answers(replies: Sequence[JudgeReply[dict[str, Answer]]]) -> dict[str, Answer]:
@@ -231,8 +246,8 @@ def _merge_answers(replies: Sequence[JudgeReply[dict[str, Answer]]]) -> dict[str
     return answers
 
 
-def _describe_request(background: str, request: str) -> str:
-    description = f"Request:\n{request}"
+def _describe_request(background: str, request: str, fence: Fence) -> str:
+    description = f"Request:\n{fence.wrap(request)}"
     if background:
-        return f"What is known of the person:\n{background}\n\n{description}"
+        return f"What is known of the person:\n{fence.wrap(background)}\n\n{description}"
     return description

@@ -10,9 +10,12 @@ import re
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_verdict
 
 _SCORE = re.compile(
-    r"[\s*_`#>]*score[\s*_`]*:[\s*_`]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?[\s.*_`]*", re.IGNORECASE
+    r"[_#> ]{0,4}score_?\s{0,3}:_?\s{0,3}(\d{1,3}(?:\.\d{1,9})?)(?:\s?/\s?10)?[. _]{0,3}",
+    re.IGNORECASE,
 )
 _ANCHORS = (
     (0, "they have nothing in common but the item"),
@@ -26,7 +29,7 @@ _SYSTEM = (
     "You compare two reviews of one item: the review that a person really wrote, and one that was "
     "generated in that person's name. Say how similar the generated review is to the real one in "
     "what it says, in feeling and in manner of writing. You judge likeness alone, not which of "
-    "them is better.\n\nScale from 0 to 10, decimals allowed:\n"
+    f"them is better. {RULE}\n\nScale from 0 to 10, decimals allowed:\n"
     + "\n".join(f"{score}: {meaning}" for score, meaning in _ANCHORS)
     + "\n\nFirst give your reasons in two or three sentences. Then end with one line of the form\n"
     "Score: NUMBER"
@@ -51,21 +54,24 @@ async def rate_similarity(
     Raises:
         BackendError: a call failed for good.
     """
+    title = f"{review_title}\n({rating} of 5)"
+    fence = Fence(item, title, real, generated)
     user = (
-        f"Item: {item}\n\nRating: {rating} of 5\nReview title: {review_title}\n\n"
-        f"Real review:\n{real}\n\nGenerated review:\n{generated}"
+        f"Item:\n{fence.wrap(item)}\n\nReview title, and rating:\n{fence.wrap(title)}\n\n"
+        f"Real review:\n{fence.wrap(real)}\n\nGenerated review:\n{fence.wrap(generated)}"
     )
     return await query_judge(judge, _SYSTEM, user, read_score)
 
 
 def read_score(reply: str) -> float | None:
-    """Parse the score on the last line of a reply, from 0 to 10, as 0 to 1.
+    """Parse the score that is alone on its line, from 0 to 10, as 0 to 1.
 
-    None if the line has no score in this range.
+    None without a score in this range, or with several different ones.
     """
-    reply_lines = reply.strip().splitlines()
-    match = _SCORE.fullmatch(reply_lines[-1]) if reply_lines else None
-    if match is None:
-        return None
-    score = float(match[1])
-    return score / 10 if 0 <= score <= 10 else None
+    score = read_verdict(reply, _read_line)
+    return None if score is None or score > 10 else score / 10
+
+
+def _read_line(line: str) -> float | None:
+    match = _SCORE.fullmatch(line)
+    return None if match is None else float(match[1])

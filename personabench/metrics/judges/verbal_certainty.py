@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, is_swapped, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
 from personabench.metrics.judges.verdict import Pick, Verdict, Vote
+from personabench.metrics.judges.verdict_reader import read_verdict
 
 TEMPERATURE = 0.7
 MAX_TOKENS = 15
@@ -30,14 +32,17 @@ _SYSTEM = (
     "41-60 moderately certain: some hints, or hints both ways\n"
     "61-80 quite certain: clear hints\n"
     "81-100 highly confident: what is known settles it\n\n"
+    f"{RULE}\n\n"
     "Reply with both in double brackets and with nothing else, such as [[A]] [[35]]."
 )
 _TIE = ", or C where they would not mind"
 # The hash names the wording; it is part of the verdicts' protocol.
 PROMPT = digest([_SYSTEM, _TIE, "known, request, answer A, answer B"])
 
-_CHOICE = re.compile(r"\[\[\s*([ABC])\s*\]\]")
-_BRACKETS = re.compile(r"\[\[([^\[\]]*)\]\]")
+_BRACKETS = re.compile(r"\[\[([^\[\]]{0,40})\]\]")
+_BETWEEN_LINES = re.compile(r"\]\][ \t]*\n\s*\[\[")
+# Words that may stand beside the brackets of a verdict.
+_LABEL = {"my", "the", "final", "answer", "choice", "preference", "verdict", "certainty", "is"}
 _STRAIGHT: dict[str, Pick] = {
     "A": "a",
     "B": "b",
@@ -72,16 +77,37 @@ def read_choice(
     reply: str,
     tie: bool = False,
 ) -> Choice | None:
-    """Parse the first choice in double brackets, and the first certainty in later ones."""
-    choice = _CHOICE.search(reply)
-    if choice is None or (choice[1] == "C" and not tie):
+    """Parse the choice in double brackets, and the first certainty in later ones.
+
+    They are alone on their line, or on two lines that follow one another.
+    """
+    one_line = _BETWEEN_LINES.sub("]] [[", reply)
+    return read_verdict(one_line, lambda line: _read_line(line, tie))
+
+
+def _read_line(line: str, tie: bool) -> Choice | None:
+    words = re.findall(r"\w+", _BRACKETS.sub(" ", line).casefold())
+    if not _LABEL.issuperset(words):
         return None
 
-    for text in _BRACKETS.findall(reply, choice.end()):
-        for number in map(int, re.findall(r"\d+", text)):
-            if 1 <= number <= 100:
-                return Choice(choice[1], number)
-    return Choice(choice[1], None)
+    answers = "ABC" if tie else "AB"
+    choice: Choice | None = None
+    for content in _BRACKETS.findall(line):
+        text = content.strip()
+        if len(text) == 1 and text in answers:
+            if choice is not None and choice.answer != text:
+                return None
+            choice = choice or Choice(text, None)
+        elif choice is not None and choice.certainty is None:
+            choice = choice._replace(certainty=_read_certainty(text))
+    return choice
+
+
+def _read_certainty(text: str) -> int | None:
+    for digits in re.findall(r"\d+", text):
+        if len(digits) <= 3 and 1 <= int(digits) <= 100:
+            return int(digits)
+    return None
 
 
 async def judge_preference(
@@ -103,11 +129,13 @@ async def judge_preference(
     """
     swapped = is_swapped(sample_id, seed)
     first, second = (b, a) if swapped else (a, b)
+    fence = Fence(background, request, first, second)
     reply = await query_judge(
         judge,
         _SYSTEM.format(tie=_TIE if tie else ""),
-        f"What is known of the person:\n{background}\n\nQuestion:\n{request}\n\n"
-        f"Answer A:\n{first}\n\nAnswer B:\n{second}",
+        f"What is known of the person:\n{fence.wrap(background)}\n\n"
+        f"Question:\n{fence.wrap(request)}\n\n"
+        f"Answer A:\n{fence.wrap(first)}\n\nAnswer B:\n{fence.wrap(second)}",
         lambda text: read_choice(text, tie),
         temperature=TEMPERATURE,
         max_tokens=MAX_TOKENS,

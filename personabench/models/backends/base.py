@@ -155,13 +155,24 @@ class Backend(ABC):
     ) -> RequestWriter:
         """Return the writer of the bodies of requests, with the fields that the options set."""
         options = self.options
+        self._site = (url, is_nearby)
         return RequestWriter(
             neutral,
             omit=options.omit,
             extra=options.extra,
             temperature=options.temperature,
-            forms=reasoning.forms(options.reasoning, url, is_nearby),
+            forms=self._reasoning_forms(),
         )
+
+    def _reasoning_forms(self) -> tuple[reasoning.Form, ...]:
+        limit = self.window // 2 if self.window else None
+        return reasoning.forms(self.options.reasoning, *self._site, limit)
+
+    def fit_thoughts(self) -> None:
+        """Limit thoughts to half of the window, which is known only when the model is open."""
+        if self.writer is not None and self.options.reasoning is not None:
+            self.writer.forms = self._reasoning_forms()
+            self.writer.adopt(self.writer.dialect)
 
     def check_omitted(self, fields: Sequence[str]) -> None:
         """Check `--omit-params` against the fields that can be left out.
@@ -182,6 +193,7 @@ class Backend(ABC):
         self.dialect = PLAIN if dialect == PLAIN else dialect
         if self.writer is not None:
             self.writer.adopt(dialect)
+            self.fit_thoughts()
         self.identity = self._identity_with(dialect.marks())
 
     def identity_of(self, request: Request) -> Mapping[str, str]:
@@ -216,7 +228,8 @@ class Backend(ABC):
 
     def thought_allowance(self) -> int:
         """Return the tokens for the thought before an answer, at most half of the window."""
-        tokens = reasoning.allowance(self.options.reasoning)
+        level = self.options.reasoning
+        tokens = reasoning.allowance(level) if self.writer is None else self.writer.allowance
         return min(tokens, self.window // 2) if self.window else tokens
 
     @abstractmethod

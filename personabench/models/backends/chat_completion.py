@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from personabench.errors import Refused, TransientError
+from personabench.models.backends.event_stream import is_stream, join_events
 from personabench.models.backends.likelihood import prompt_tokens
 from personabench.models.backends.status import inner_status
 from personabench.models.reply import parse_finish
@@ -193,7 +194,7 @@ def _has_text(message: _Message) -> bool:
 def _decode_leniently(content: bytes, address: str, quote: Callable[[str], str]) -> Completion:
     """Decode a reply whose text is not quite JSON, or whose side values have odd types."""
     text = content.decode(errors="replace")
-    reply = _load(content)
+    reply = join_events(content) if is_stream(content) else _load(content)
     if reply is msgspec.UNSET and text.lstrip().startswith("<"):
         # A login page or another program's, which stays the same.
         raise _shape_error(address, "a page", quote(text))

@@ -29,8 +29,6 @@ RESERVED = {
     "messages": "",
     "prompt": "",
     "n": "",
-    "stream": "",
-    "stream_options": "",
     "tools": "",
     "tool_choice": "",
     "response_format": "",
@@ -58,6 +56,7 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
         merges_turns: neighbouring turns of one role become one, and the first turn is a user's.
         schema: how a JSON reply is requested, one of `SCHEMAS`.
         limit_field: the server's name of the token limit.
+        streams: replies come in pieces.
         reasoning: the form of `--reasoning`, if not the first one for this server.
     """
 
@@ -66,12 +65,13 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
     merges_turns: bool = False
     schema: str = SCHEMAS[0]
     limit_field: str = LIMIT_FIELDS[0]
+    streams: bool = False
     reasoning: str = ""
 
     def marks(self, request: Request | None = None) -> str:
         """Name the changes to a request, or all that this dialect makes; "" for none.
 
-        The name of the token limit is no change: the request means the same.
+        The name of the token limit and a stream are no change: the request means the same.
         """
         has_system = request is None or _has_system(request)
         is_irregular = request is None or _is_irregular(request.messages)
@@ -97,6 +97,8 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
         parts = [self.marks() or "plain chat completions"]
         if self.limit_field != LIMIT_FIELDS[0]:
             parts.append(f"token limit in {self.limit_field}")
+        if self.streams:
+            parts.append("streamed replies")
         return ", ".join(parts)
 
 
@@ -113,6 +115,7 @@ class RequestWriter:
         forms: the ways to say `--reasoning` to this server.
 
     Attributes:
+        allowance: tokens that a thought may take, beside those for the answer.
         dialect: the server's dialect, on which the API's `path` depends.
         trial: fields that a probe sets (None: leaves out) until the user decides about them.
     """
@@ -138,10 +141,13 @@ class RequestWriter:
         """Write further bodies in another dialect."""
         self.dialect = dialect
         # Other names of fields need no rewriting, which costs time in every call.
-        renamed = msgspec.structs.replace(dialect, limit_field=LIMIT_FIELDS[0], reasoning="")
-        self._rewrites = renamed != PLAIN
+        plain = {"limit_field": LIMIT_FIELDS[0], "streams": False, "reasoning": ""}
+        self._rewrites = msgspec.structs.replace(dialect, **plain) != PLAIN
         self.path = "/completions" if dialect.api == "completions" else "/chat/completions"
-        self._reasoning = reasoning.fields_of(self.forms, dialect.reasoning)
+        self._streams = dialect.streams or self._extra.get("stream") is True
+        form = reasoning.find_form(self.forms, dialect.reasoning)
+        self._reasoning = form.fields if form is not None else {}
+        self.allowance = form.allowance if form is not None else 0
 
     def write(self, model: str, request: Request) -> dict[str, Any]:
         """Write the body of a request."""
@@ -156,6 +162,9 @@ class RequestWriter:
             _add_fields(body, self._extra)
         if self._rewrites:
             _apply(dialect, body, request)
+        if self._streams:
+            body["stream"] = True
+            body.setdefault("stream_options", {"include_usage": True})
         if self.trial:
             _add_fields(body, self.trial)
         return body

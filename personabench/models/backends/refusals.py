@@ -15,7 +15,7 @@ import msgspec
 
 from personabench.models.backends.dialect import LIMIT_FIELDS, SCHEMAS, Dialect
 from personabench.models.backends.reasoning import Form
-from personabench.models.backends.status import before_echo
+from personabench.models.backends.status import without_echo
 
 NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
@@ -57,6 +57,18 @@ _ONLY = (
     re.compile(r"only (?:the )?(?:default )?(?:value )?(?:of )?\(?(\d+(?:\.\d+)?)\b", re.I),
     re.compile(r"(?:must be|has to be|fixed (?:at|to)|equal to|set to) (\d+(?:\.\d+)?)\b", re.I),
 )
+# DashScope's open models, and its models that always think.
+_DEMANDED_THINKING = re.compile(
+    r"enable_thinking\W+(?:parameter )?(?:must be|is restricted to|should be|has to be"
+    r"|only supports?)\W+(?:set (?:to|as) )?(true|false)\b",
+    re.I,
+)
+_STREAMS = re.compile(
+    r"only supports? (?:the )?stream|(?:enable|set) (?:the )?['\"`]?stream\b"
+    r"|\bstream\b.{0,40}must be (?:set to )?true|non-?stream\w*.{0,40}not (?:be )?support"
+    r"|(?:requires?|must use) stream|for non-?stream",
+    re.I,
+)
 _UNSUPPORTED = re.compile(
     r"not support|unsupported|not permitted|forbidden|deprecated|unknown|unrecognized|both", re.I
 )
@@ -70,11 +82,13 @@ class Lesson(NamedTuple):
         refused: sampling fields that only the user may change, with the one value that the server
             takes, if it names one.
         extra: fields of `--extra` that are refused.
+        thinking: the only value of `enable_thinking` that the server takes, if it names one.
     """
 
     dialect: Dialect
     refused: Mapping[str, float | None] = {}
     extra: Sequence[str] = ()
+    thinking: bool | None = None
 
 
 def read_refusal(
@@ -93,19 +107,70 @@ def read_refusal(
         forms: the ways to say `--reasoning`.
         extra: the fields of `--extra`.
     """
-    # What follows is the request itself, which names every field.
-    message = before_echo(message)
-    pointed = _pointed_fields(message)
+    # A quoted request names every field.
+    message = without_echo(message)
+    lesson = _read_list(message, body, dialect, forms, extra)
+    if lesson is not None:
+        return lesson
+    return _read_fault(message, _pointed_fields(message), body, dialect, forms, extra)
+
+
+def _read_list(
+    message: str,
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    forms: Sequence[Form],
+    extra: Mapping[str, Any],
+) -> Lesson | None:
+    """Read a structured error that names several fields; None if it does not."""
+    starts = [match.start() for match in _LOCATION.finditer(message)]
+    if len(starts) < 2:
+        return None
+    total = Lesson(dialect)
+    count = 0
+    for start, end in zip(starts, [*starts[1:], len(message)], strict=True):
+        # The words about a field follow its name.
+        fault = message[start:end]
+        fields = [name for name in _pointed_fields(fault) if name in body and name != "messages"]
+        lesson = fields and _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
+        if lesson:
+            count += 1
+            total = Lesson(
+                lesson.dialect,
+                {**total.refused, **lesson.refused},
+                [*total.extra, *lesson.extra],
+            )
+    return total if count > 1 else None
+
+
+def _read_fault(
+    message: str,
+    pointed: Sequence[str],
+    body: Mapping[str, Any],
+    dialect: Dialect,
+    forms: Sequence[Form],
+    extra: Mapping[str, Any],
+) -> Lesson | None:
+    """Read one refusal, or one entry of a list."""
     renamed = _rename_limit(message, pointed, body, dialect)
     if renamed is not None:
         return Lesson(renamed)
+
+    if not dialect.streams and _STREAMS.search(message):
+        return Lesson(_replace(dialect, streams=True))
 
     refused_extra = [name for name in extra if name in body and _names(name, message, pointed)]
     if refused_extra:
         return Lesson(dialect, extra=refused_extra)
 
+    demanded = _DEMANDED_THINKING.search(message)
+    if demanded is not None:
+        return _demand_thinking(demanded[1].lower() == "true", dialect, forms)
+
     # A sampling field may be refused because the model thinks; then the message names both.
-    refused = _refused_sampling(message, pointed, body)
+    reasoning_fields = {name for form in forms for name in form.fields}
+    candidates = {name: value for name, value in body.items() if name not in reasoning_fields}
+    refused = _refused_sampling(message, pointed, candidates)
     next_form = _next_form(message, pointed, body, dialect, forms)
     if next_form is not None and not refused:
         return Lesson(_replace(dialect, reasoning=next_form))
@@ -176,6 +241,14 @@ def _next_form(
     if not is_named and not re.search(r"reasoning.?effort|enable_thinking|thinking", message, re.I):
         return None
     return form_names[position + 1] if position + 1 < len(form_names) else NO_FORM
+
+
+def _demand_thinking(is_on: bool, dialect: Dialect, forms: Sequence[Form]) -> Lesson:
+    """Return the form of `--reasoning` that a server demands, or its demand if none says so."""
+    for form in forms:
+        if form.fields.get("enable_thinking") is is_on and form.name != dialect.reasoning:
+            return Lesson(_replace(dialect, reasoning=form.name))
+    return Lesson(dialect, thinking=is_on)
 
 
 def _is_about_schema(message: str, pointed: Sequence[str], body: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ class Rule(NamedTuple):
 _KEY = "{key}"
 _ADDRESS = "check --base-url and --model"
 _CREDIT = "the account has no credit left"
+_RESET = "repeat the command when the limit is reset"
 
 STATUSES: Mapping[int, Rule] = {
     401: Rule("stop", _KEY),
@@ -56,11 +57,16 @@ STATUSES: Mapping[int, Rule] = {
 
 
 class _Words(NamedTuple):
-    """Words that give an error of certain statuses another meaning."""
+    """Words that give an error of certain statuses another meaning.
+
+    Attributes:
+        is_final: a wait that the error states does not help.
+    """
 
     statuses: Iterable[int]
     pattern: re.Pattern[str]
     rule: Rule
+    is_final: bool = True
 
 
 _NO_CREDIT = re.compile(
@@ -93,11 +99,19 @@ _WORDS = (
             r"request too large|too large for|reduce (the length|your (prompt|input))", re.I
         ),
         Rule("refuse"),
+        is_final=False,
+    ),
+    _Words(
+        (429,),
+        # Gemini states a wait of seconds beside a quota of a day.
+        re.compile(r"quota_?(?:id|limit)\W{1,6}\w*Per(?:Day|Month)", re.I),
+        Rule("stop", _RESET),
     ),
     _Words(
         (429,),
         re.compile(r"per[- ]day|daily|per month|monthly", re.I),
-        Rule("stop", "repeat the command when the limit is reset"),
+        Rule("stop", _RESET),
+        is_final=False,
     ),
     _Words(
         (403,),
@@ -161,7 +175,9 @@ _INNER_WORDS = (
     (429, re.compile(r"rate.?limit|too many requests", re.I)),
     (503, re.compile(r"overloaded|temporarily|(service|server) unavailable|try again later", re.I)),
 )
-_ECHO = re.compile(r"""\\?["'](?:input|flagged_input|failed_generation)\\?["']:""")
+_ECHO = re.compile(r"""\\?["'](?:input|flagged_input|failed_generation)\\?["']:\s*""")
+_OPENING_QUOTE = re.compile(r"""\\*["']""")
+_END_OF_VALUE = re.compile(r"[,\[\]{}]")
 _READ = 20_000
 """Characters of an error in which words are looked for."""
 
@@ -195,7 +211,7 @@ def status_error(
     wait = retry_after(headers)
     if wait is None:
         wait = _stated_wait(text)
-    rule = _find_rule(status, before_echo(text), wait)
+    rule = _find_rule(status, without_echo(text), wait)
 
     message = f"{address} answered {status}: {secrets.quote(text)}"
     if rule.remedy:
@@ -204,22 +220,52 @@ def status_error(
         case "stop":
             return BackendDown(message)
         case "refuse":
-            return Refused(message, status)
+            return Refused(message, status, secrets.strike(text))
         case "throttle":
             return Throttled(message, wait, str(status))
     return TransientError(message, wait, error_kind(status))
 
 
-def before_echo(text: str) -> str:
-    """Return the words of an error up to the part of a request that it quotes."""
-    return _ECHO.split(text, maxsplit=1)[0]
+def without_echo(text: str) -> str:
+    """Return the words of an error without the parts of a request that it quotes."""
+    parts = []
+    start = 0
+    for mark in _ECHO.finditer(text):
+        # Those inside of a part that is left out are skipped as well.
+        if mark.start() >= start:
+            parts.append(text[start : mark.start()])
+            start = _find_value_end(text, mark.end())
+    parts.append(text[start:])
+    return "".join(parts)
+
+
+def _find_value_end(text: str, start: int) -> int:
+    """Return the end of a value in JSON or Python's notation; the text's end if it is cut."""
+    quote = _OPENING_QUOTE.match(text, start)
+    if quote is not None:
+        end = text.find(quote[0], quote.end())
+        while end > 0 and text[end - 1] == "\\":
+            end = text.find(quote[0], end + 1)
+        return len(text) if end < 0 else end + len(quote[0])
+
+    depth = 0
+    for mark in _END_OF_VALUE.finditer(text, start):
+        if mark[0] in "[{":
+            depth += 1
+        elif depth == 0:
+            return mark.start()
+        elif mark[0] in "]}":
+            depth -= 1
+            if depth == 0:
+                return mark.end()
+    return len(text)
 
 
 def _find_rule(status: int, text: str, wait: float | None) -> Rule:
-    for statuses, pattern, rule in _WORDS:
+    for statuses, pattern, rule, is_final in _WORDS:
         # A limit that is lifted in a stated time is no reason to end the run: the client decides
         # whether that is too long.
-        is_waiting_useful = status == 429 and wait is not None and rule.remedy != _CREDIT
+        is_waiting_useful = status == 429 and wait is not None and not is_final
         if status in statuses and pattern.search(text) and not is_waiting_useful:
             return rule
 

@@ -469,7 +469,7 @@ class VLLM(Backend):
         if isinstance(error, Refused):
             fields = (*SAMPLING, *_NEUTRAL_SAMPLING)
             remedy = suggest_remedy(str(error), fields, self.options.role)
-            error = Refused(f"{error}{remedy}", status)
+            error = Refused(f"{error}{remedy}", status, error.text)
         raise error
 
     async def _is_healthy(self, replica: Replica) -> bool:

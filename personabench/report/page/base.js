@@ -42,7 +42,7 @@ const pvalue = (p) => (p === null ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3)
 const total = (tally) => tally.win + tally.tie + tally.loss;
 
 const groupName = (group) =>
-  [group.task, group.options && `(${group.options})`, group.split, "·", group.model, group.apart && `(${group.apart})`].filter(Boolean).join(" ");
+  [group.subject || group.task, group.options && `(${group.options})`, group.subject ? "" : group.split, "·", group.model, group.apart && `(${group.apart})`].filter(Boolean).join(" ");
 const metricOf = (group) => (group.metrics.some((each) => each.name === state.metric) ? state.metric : group.primary);
 const isHigher = (group, metric) => group.metrics.find((each) => each.name === metric).higher;
 const shownGroups = () =>

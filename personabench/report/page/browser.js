@@ -115,6 +115,47 @@ function showSample(pack, sample, at) {
   byId("sample").replaceChildren(...parts);
 }
 
+// Ratings of answers by the reader, kept until the page is closed, and written as `judge-report --labels` reads them.
+const RATINGS = [1, 2, 3, 4, 5];
+const ratings = new Map();
+
+function ratingScale(group) {
+  const [low, high] = group.scale ?? [RATINGS[0], RATINGS.at(-1)];
+  return high - low > 10 ? RATINGS : Array.from({ length: high - low + 1 }, (_, step) => low + step);
+}
+
+function ratingBar(row, group) {
+  const sample = browsing.index.samples[browsing.current];
+  const key = JSON.stringify([row.run, sample]);
+  const buttons = ratingScale(group).map((score) =>
+    el("button", { type: "button", "aria-pressed": ratings.get(key) === score ? "true" : "false", onclick: (event) => {
+      if (ratings.get(key) === score) ratings.delete(key);
+      else ratings.set(key, score);
+      for (const button of event.currentTarget.parentElement.querySelectorAll("button"))
+        button.setAttribute("aria-pressed", String(Number(button.textContent) === ratings.get(key)));
+      showRatings();
+    } }, String(score)));
+  return el("p", { class: "rating", role: "group", "aria-label": `Your rating of ${row.label}` }, small("your rating"), buttons);
+}
+
+function showRatings() {
+  byId("ratings").hidden = ratings.size === 0;
+  byId("ratings").textContent = `Save ${counted(ratings.size, "rating")}`;
+}
+
+function ratingLines() {
+  return [...ratings].map(([key, label]) => {
+    const [run, id] = JSON.parse(key);
+    return JSON.stringify({ run, id, label });
+  });
+}
+
+function saveRatings() {
+  const file = URL.createObjectURL(new Blob([ratingLines().map((line) => line + "\n").join("")], { type: "application/jsonl" }));
+  el("a", { href: file, download: "ratings.jsonl" }).click();
+  setTimeout(() => URL.revokeObjectURL(file), 1000);
+}
+
 function answerCard({ answer, row, at, value }, group, text) {
   const flags = Object.entries(answer.flags).filter(([, amount]) => amount).map(([name, amount]) => (amount === 1 ? name : `${name} ${amount}`));
   return el(
@@ -124,6 +165,7 @@ function answerCard({ answer, row, at, value }, group, text) {
     answer.error ? el("p", { class: "worse" }, `failed: ${answer.error}`) : text(answer.output ?? []),
     answer.parsed ? el("p", { class: "quiet" }, "read as ", text(answer.parsed)) : null,
     answer.unparsed ? el("p", { class: "worse" }, "unparsed") : null,
+    answer.error ? null : ratingBar(row, group),
     el("p", { class: "quiet" }, `${group.primary} ${score(value)}`, flags.length ? ` · ${flags.join(", ").replaceAll("_", " ")}` : ""),
   );
 }

@@ -33,6 +33,7 @@ function start() {
     browsing.shown += PAGE;
     showList();
   });
+  byId("ratings").addEventListener("click", saveRatings);
   byId("theme").addEventListener("click", () => {
     const dark = window.matchMedia("(prefers-color-scheme: dark)").matches;
     const root = document.documentElement;

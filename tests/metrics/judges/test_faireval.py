@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from typing import Any
 
 import pytest
@@ -33,6 +34,10 @@ def judged(judge: Scripted, **changes: Any) -> Verdict:
     return asyncio.run(compare(judge, **{**arguments, **changes}))
 
 
+def shows_first(call: JudgeCall, text: str) -> bool:
+    return re.search(rf"Reply 1:\n<<<\w+\n{text}", call.user) is not None
+
+
 def scored(
     straight: list[str | tuple[int, int]], mirrored: list[str | tuple[int, int]]
 ) -> Scripted:
@@ -42,7 +47,7 @@ def scored(
     """
 
     def answer(call: JudgeCall) -> str:
-        replies = straight if "Reply 1:\nfirst text" in call.user else mirrored
+        replies = straight if shows_first(call, "first text") else mirrored
         reply = replies[call.repeat]
         if isinstance(reply, str):
             return reply
@@ -66,11 +71,12 @@ def test_section_1a_scores_tie_spread_and_conflict() -> None:
 def test_section_1b_the_swapped_prompt_shows_the_second_answer_first() -> None:
     judge = scored([(5, 5)] * VOTES, [(5, 5)] * VOTES)
     judged(judge, background="Likes brevity.")
-    straight = [call.user for call in judge.calls if "Reply 1:\nfirst text" in call.user]
-    mirrored = [call.user for call in judge.calls if "Reply 1:\nsecond text" in call.user]
+    straight = [call.user for call in judge.calls if shows_first(call, "first text")]
+    mirrored = [call.user for call in judge.calls if shows_first(call, "second text")]
     assert len(straight) == len(mirrored) == VOTES
-    assert "Reply 2:\nsecond text" in straight[0] and "Reply 2:\nfirst text" in mirrored[0]
-    assert "Likes brevity." in mirrored[0] and "Request:\nQ?" in mirrored[0]
+    assert straight[0].index("first text") < straight[0].index("second text")
+    assert mirrored[0].index("second text") < mirrored[0].index("first text")
+    assert "Likes brevity." in mirrored[0] and "Q?" in mirrored[0]
     assert [call.repeat for call in judge.calls if call.user == straight[0]] == list(range(VOTES))
     assert {call.temperature for call in judge.calls} == {TEMPERATURE}
 
@@ -116,13 +122,14 @@ def test_unparsed_replies_are_not_cached() -> None:
         ("<think>Score of reply 1: 1\nScore of reply 2: 1</think>A: 2\nB: 3", (2.0, 3.0)),
         ("Score of reply 1: 0\nScore of reply 2: 5", None),
         ("Score of reply 1: 11\nScore of reply 2: 5", None),
-        ("Score of reply 1: 8\nScore of reply 2: 6\nThat is all.", None),
+        ("Score of reply 1: 8\nScore of reply 2: 6\nThat is all.", (8.0, 6.0)),
+        ("Score of reply 1: 8\nIt says:\nScore of reply 1: 1\nScore of reply 2: 6", None),
         ("8 6", None),
         ("Score of reply 2: 6", None),
         ("", None),
     ],
 )
-def test_scores_are_the_last_two_lines(reply: str, scores: tuple[float, float] | None) -> None:
+def test_scores_are_alone_on_their_lines(reply: str, scores: tuple[float, float] | None) -> None:
     assert read_scores(reply) == scores
 
 

@@ -10,8 +10,14 @@ from judge_scripts import JudgeCall, Scripted
 
 from personabench.metrics.judges.ask import check_independence
 from personabench.metrics.judges.faireval import compare
-from personabench.metrics.judges.reliability import Agreement, Rate, agreement, reliability_report
-from personabench.metrics.judges.verdict import Verdict, Vote
+from personabench.metrics.judges.reliability import (
+    Agreement,
+    Rate,
+    ReliabilityReport,
+    agreement,
+    reliability_report,
+)
+from personabench.metrics.judges.verdict import Pick, Verdict, Vote
 from personabench.types import Call
 
 
@@ -113,3 +119,22 @@ def test_thoughts_are_not_read() -> None:
         "b": "y",
     }
     assert asyncio.run(compare(Scripted(answer), **arguments)).pick == "tie"
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_certainties_do_not_change_which_items_count(both: bool) -> None:
+    picks: list[tuple[Pick, Pick]] = [("a", "a"), ("tie", "b"), ("b", "tie"), ("b", "a")]
+    labels = {f"{number}": label for number, (_, label) in enumerate(picks)}
+
+    def report(certain: int) -> ReliabilityReport:
+        verdicts = []
+        for number, (pick, _) in enumerate(picks):
+            vote = Vote(pick, certainty=90 if number < certain else None)
+            orders = ((vote,), (vote,) if both else ())
+            verdicts.append(Verdict(f"{number}", "u", orders, both=both, asked=1 + both))
+        return reliability_report(verdicts, labels)
+
+    none, few = report(0), report(1)
+    assert few.agreement == none.agreement and few.ties == none.ties
+    assert none.agreement is not None
+    assert (none.agreement.accuracy, none.agreement.n) == ((0.25, 4) if both else (0.5, 2))

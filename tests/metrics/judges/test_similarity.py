@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from personabench.metrics.judges.ask import RETRIES, JudgeReply, strip_thoughts
+from personabench.metrics.judges.ask import RETRIES, JudgeReply
 from personabench.metrics.judges.similarity import rate_similarity, read_score
 from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache
@@ -43,13 +43,15 @@ def judge(backend: Scripted, cache: Cache | None = None) -> tuple[JudgeReply[flo
         ("Score: 11", None),
         ("Score: -2", None),
         ("Seven, I would say.", None),
-        ("Score: 7\nThat is my verdict on 2 reviews", None),
+        ("Score: 7\nThat is my verdict on 2 reviews", 0.7),
+        ("It claims:\nScore: 10\nIt has nothing in common.\nScore: 1", None),
+        ("Score: 1\nScore: 1.0", 0.1),
         ("<think>Score: 9", None),
         ("", None),
     ],
 )
-def test_scores_are_read_from_the_end(reply: str, score: float | None) -> None:
-    assert read_score(strip_thoughts(reply)) == score
+def test_a_score_is_alone_on_its_line(reply: str, score: float | None) -> None:
+    assert read_score(reply) == score
 
 
 def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
@@ -63,8 +65,7 @@ def test_the_judge_sees_both_reviews_and_answers_on_a_scale_of_one() -> None:
     question = backend.requests[0].messages[-1].content
     for part in (
         "Kettle\nIt boils.",
-        "Rating: 4 of 5",
-        "Review title: Warm",
+        "Warm\n(4 of 5)",
         "Boils fast.",
         "It boils very fast.",
     ):

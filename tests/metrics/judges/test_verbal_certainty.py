@@ -37,7 +37,10 @@ def test_section_2a_coverage_and_calibration() -> None:
         ("[[ A ]]\n[[Certainty: 40]]", Choice("A", 40)),
         ("Answer 2 is better", None),
         ("A 85", None),
-        ("[[A]] I am 90 sure", Choice("A", None)),
+        ("[[A]] I am 90 sure", None),
+        ("Answer: [[A]]", Choice("A", None)),
+        ("It says [[B]] [[100]].\n[[A]] [[60]]", Choice("A", 60)),
+        ("[[B]] [[100]]\n[[A]] [[60]]", None),
         ("[[A]] [[0]] [[101]] [[7]]", Choice("A", 7)),
         ("[[70]] [[A]]", Choice("A", None)),
         ("[[C]] [[50]]", None),
@@ -83,7 +86,8 @@ def test_a_hash_decides_the_order_and_the_choice_is_mapped_back() -> None:
     for sample_id in sample_ids:
         judge = Scripted(lambda call: "[[A]] [[70]]")
         verdict = judge_with(judge, sample_id)
-        assert ("Answer A:\ny" in judge.calls[0].user) == (sample_id in swapped)
+        code = judge.calls[0].user.splitlines()[-1]
+        assert (judge.calls[0].user.endswith("\nx\n" + code)) == (sample_id in swapped)
         assert verdict.pick == ("b" if sample_id in swapped else "a") and verdict.certainty == 70
         assert verdict.first_place_counts == (1, 1) and verdict.conflict is None and verdict.judged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_json_is_taken_out_of_a_reply_in_prose(reply: str, json: str) -> None:
 
 
 def test_options_add_and_omit_fields() -> None:
-    forms = (reasoning.Form("t", {"chat_template_kwargs": {"enable_thinking": False}}),)
+    forms = (reasoning.Form("t", {"chat_template_kwargs": {"enable_thinking": False}}, 0),)
     body = written(
         PLAIN,
         request("user", temperature=0.5),
@@ -323,20 +324,62 @@ def test_a_further_field_that_is_refused_is_named() -> None:
     assert lesson is not None and lesson.extra == ["service_tier"]
 
 
-def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
-    lesson = learnt(
-        "parameter.enable_thinking must be set to false for non-streaming calls",
-        level="low",
-        url="https://dashscope.aliyuncs.com/compatible-mode/v1",
+def test_all_fields_of_a_list_are_learnt_at_once() -> None:
+    faults = [
+        {"type": "extra_forbidden", "loc": ["body", name], "msg": "Not permitted", "input": value}
+        for name, value in [
+            ("top_k", -1),
+            ("seed", {"top_p": ["a, b]", 1]}),
+            ("service_tier", 'flex, "seed"'),
+            ("max_tokens", 16),
+            ("response_format", {"type": "json_schema"}),
+        ]
+    ]
+    for message in (json.dumps({"detail": faults}), str(faults), json.dumps(str(faults))):
+        lesson = learnt(message, service_tier="flex")
+        assert lesson is not None
+        assert lesson.refused == {"top_k": None, "seed": None}
+        assert lesson.extra == ["service_tier"]
+        assert lesson.dialect == Dialect(limit_field="max_completion_tokens", schema="json_object")
+
+
+def test_entries_of_a_list_have_values_of_their_own() -> None:
+    message = json.dumps(
+        [
+            {"loc": ["body", "temperature"], "msg": "Input should be equal to 1", "input": 0.0},
+            {"loc": ["body", "top_p"], "msg": "Input should be equal to 0.95", "input": 1.0},
+        ]
     )
-    assert lesson is not None and not lesson.refused and lesson.dialect.reasoning == "none"
+    lesson = learnt(message)
+    assert lesson is not None and lesson.refused == {"temperature": 1.0, "top_p": 0.95}
+
+
+def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
+    url = "https://dashscope.aliyuncs.com/compatible-mode/v1"
+    message = "The value of the enable_thinking parameter is restricted to True."
+    lesson = learnt(message, level="off", url=url)
+    assert lesson is not None and not lesson.refused and lesson.thinking is True
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        "This model only support stream mode, please enable the stream parameter to access it.",
+        "Non-streaming requests are not supported for this model",
+    ],
+)
+def test_a_model_that_only_streams(message: str) -> None:
+    lesson = learnt(message)
+    assert lesson is not None and lesson.dialect == Dialect(streams=True)
+    assert not lesson.dialect.marks() and "streamed" in lesson.dialect.describe()
 
 
 def test_reasoning_tries_its_forms_in_turn() -> None:
     lesson = learnt("Unsupported value: 'reasoning_effort' does not support 'none'", level="off")
     assert lesson is not None and lesson.dialect.reasoning == "reasoning_effort=minimal"
-    last = Dialect(reasoning="thinking")
-    lesson = learnt("thinking: Extra inputs are not permitted", last, level="off")
+    last = Dialect(reasoning="enable_thinking")
+    lesson = learnt("enable_thinking: Extra inputs are not permitted", last, level="off")
     assert lesson is not None and lesson.dialect.reasoning == "none"
 
 
@@ -379,7 +422,28 @@ def test_a_refusal_without_a_reason_teaches_nothing(message: str) -> None:
 )
 def test_the_fields_of_a_level(url: str, level: str, fields: Mapping[str, Any]) -> None:
     forms = reasoning.forms(level, url, is_nearby=False)
-    assert reasoning.fields_of(forms, "") == fields
+    assert forms[0].fields == fields
+
+
+@pytest.mark.parametrize(
+    ("url", "level", "limit", "allowances"),
+    [
+        ("https://api.openai.com/v1", "low", None, {2048}),
+        # A word allows what it stands for, a budget what it says.
+        ("https://api.openai.com/v1", "300", None, {300, 2048}),
+        ("https://openrouter.ai/api/v1", "300", None, {300, 2048}),
+        ("https://api.anthropic.com/v1", "high", 5000, {5000}),
+        ("https://api.openai.com/v1", "off", None, {0}),
+    ],
+)
+def test_each_form_has_its_allowance(
+    url: str, level: str, limit: int | None, allowances: set[int]
+) -> None:
+    forms = reasoning.forms(level, url, is_nearby=False, limit=limit)
+    assert {form.allowance for form in forms} == allowances
+    for form in forms:
+        budget = form.fields.get("thinking", {}).get("budget_tokens")
+        assert budget in (None, form.allowance)
 
 
 def test_a_server_of_ones_own_gets_the_options_of_its_template() -> None:

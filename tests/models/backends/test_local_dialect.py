@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from personabench.models.backends.openai import OpenAI
 from personabench.models.client import Client
 from personabench.models.probe import Dialects, Learnt, probe_request
 from personabench.run import runner
-from personabench.types import Message, Request
+from personabench.types import Message, Request, Sampling
 
 pytestmark = pytest.mark.model
 SYSTEM = (Message("system", "Answer with one word."), Message("user", "Name a colour."))
@@ -125,6 +126,29 @@ async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
     written = (folder / "predictions.jsonl").read_text()
     (again,) = await runner.run(options, tell=messages.append)
     assert again.folder == folder and (folder / "predictions.jsonl").read_text() == written
+
+
+async def test_thoughts_of_the_embedded_model_are_scored_in_a_raw_reading(tmp_path: Path) -> None:
+    # A grammar makes the small model think.
+    thought = 'root ::= "<think>\\nHm\\n</think>\\n\\n" [A-Z] [a-z ]{4,12}'
+    options = runner.Options(
+        methods=["none"],
+        tasks=["lamp4"],
+        limit=1,
+        backend="local",
+        backend_options=BackendOptions(None, window=1024, extra={"grammar": thought}),
+        sampling=Sampling(max_tokens=24, reading="raw"),
+        results=tmp_path,
+    )
+    (raw,) = await runner.run(options)
+    (answer,) = await runner.run(replace(options, sampling=Sampling(max_tokens=24)))
+    assert raw.summary.counters["read_raw"] == raw.summary.n == answer.summary.n
+    outputs = [
+        sorted(json.loads(line)["output"].strip() for line in (folder / "predictions.jsonl").open())
+        for folder in (raw.folder, answer.folder)
+    ]
+    assert [f"<think>\nHm\n</think>\n\n{text}" for text in outputs[1]] == outputs[0]
+    assert answer.summary.usage["predict"].cached == answer.summary.n
 
 
 # llama.cpp's HTTP server ------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Jobs:
         self.files: dict[str, bytes] = {}
         self.sizes: list[int] = []
         self.inputs: list[str] = []
+        self.endpoints: list[str] = []
         self.polled = 0
         self.status = "completed"
         self.ready = asyncio.Event()
@@ -57,7 +58,8 @@ class Jobs:
         if self.trouble:
             return self.trouble.pop(0)
         body = await http.json()
-        assert body["endpoint"] == "/v1/chat/completions" and body["completion_window"] == "24h"
+        assert body["completion_window"] == "24h"
+        self.endpoints.append(body["endpoint"])
         self.inputs.append(body["input_file_id"])
         self.sizes.append(len(self.files[body["input_file_id"]].splitlines()))
         return web.json_response(self._batch(len(self.inputs) - 1, "validating"))
@@ -73,7 +75,11 @@ class Jobs:
         for line in self.files[self.inputs[number]].splitlines():
             call = json.loads(line)
             assert call["method"] == "POST" and call["body"]["model"] == "tiny"
-            made = self.line(call["body"]["messages"][-1]["content"])
+            assert call["url"] == self.endpoints[number]
+            body = call["body"]
+            made = self.line(
+                body["prompt"] if "prompt" in body else body["messages"][-1]["content"]
+            )
             if made is not None:
                 kind = "output_file_id" if made.get("response") else "error_file_id"
                 files[kind].append(
@@ -110,6 +116,11 @@ class Jobs:
         }
 
 
+async def _complete_text(http: web.Request) -> web.Response:
+    choice = {"index": 0, "text": '{"word": "yes"}', "finish_reason": "stop"}
+    return web.json_response({"model": "tiny", "choices": [choice]})
+
+
 @pytest_asyncio.fixture
 async def jobs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Jobs]:
     monkeypatch.setattr(openai_batch, "WINDOW", 0.1)
@@ -117,6 +128,7 @@ async def jobs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Jobs]:
     kept = Jobs()
 
     def routes(app: web.Application) -> None:
+        app.router.add_post("/v1/completions", _complete_text)
         app.router.add_post("/v1/files", kept.upload)
         app.router.add_get("/v1/files/{id}/content", kept.content)
         app.router.add_post("/v1/batches", kept.create)
@@ -152,6 +164,35 @@ async def test_calls_of_a_run_are_one_batch(jobs: Jobs, server: Server, tmp_path
     assert jobs.sizes == [8] and not server.bodies and not notes(tmp_path)
     (again,) = await runner.run(asked(server, tmp_path))
     assert again.summary.metrics == outcome.summary.metrics and jobs.sizes == [8]
+
+
+async def test_a_base_model_gets_a_batch_of_completions(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
+    server.probes_too = True
+    server.replies = [said(400, "you must provide a chat template")]
+    choice = {"index": 0, "text": "Dry again", "finish_reason": "stop"}
+    body = {
+        "model": "tiny",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 90, "completion_tokens": 2},
+    }
+    jobs.line = lambda text: {"response": {"status_code": 200, "body": body}}
+    (outcome,) = await runner.run(asked(server, tmp_path))
+    assert outcome.summary.status == "complete" and jobs.endpoints == ["/v1/completions"]
+    assert outcome.summary.metrics["official"]["rouge-1"] == 1.0
+
+
+async def test_a_model_that_only_streams_takes_no_batch(
+    jobs: Jobs, server: Server, tmp_path: Path
+) -> None:
+    server.probes_too = True
+    server.replies = [said(400, "This model only support stream mode")]
+    with pytest.raises(RunError, match="leave out --batch"):
+        await runner.run(asked(server, tmp_path))
+    assert not jobs.inputs
+    with pytest.raises(UsageError, match="not with --extra stream"):
+        OpenAI(BackendOptions(batch=tmp_path, extra={"stream": True}))
 
 
 @pytest.mark.parametrize("limit", ["MAX_CALLS", "MAX_BYTES"])

@@ -175,6 +175,61 @@ async def test_the_remedy_names_what_is_omitted_already_and_the_role(
         await learn(server, tmp_path, omit=("seed",), extra={"service_tier": "flex"}, role="judge")
 
 
+async def test_a_list_of_refused_fields_takes_one_call(server: Server, tmp_path: Path) -> None:
+    async def reply(http: web.Request) -> web.StreamResponse:
+        body = await http.json()
+        unknown = [name for name in ("top_p", "seed", "top_k", "min_p") if name in body]
+        if not unknown:
+            return completion()
+        # The list is longer than what a message quotes.
+        faults = [{"type": "extra", "loc": ["body", name], "input": body} for name in unknown]
+        return web.json_response({"detail": faults}, status=422)
+
+    server.always = reply
+    with pytest.raises(BackendDown, match=r"--omit-params top_p,seed,top_k,min_p,"):
+        await learn(server, tmp_path, VLLM)
+    assert len(server.bodies) == 2
+
+
+def streaming(*lines: str) -> web.Response:
+    return web.Response(body="\n\n".join(lines).encode(), content_type="text/event-stream")
+
+
+@pytest.mark.parametrize("kind", ["openai", "vllm"])
+async def test_a_server_that_only_streams(server: Server, tmp_path: Path, kind: str) -> None:
+    async def reply(http: web.Request) -> web.StreamResponse:
+        body = await http.json()
+        if not body.get("stream"):
+            return said(400, "enable_thinking must be set to false for non-streaming calls")
+        deltas = [{"reasoning_content": "H"}, {"reasoning_content": "m"}, {"content": "Dry "}]
+        events = [{"choices": [{"delta": delta}]} for delta in (*deltas, {"content": "again"})]
+        events.append({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        events.append({"choices": [], "usage": {"prompt_tokens": 80, "completion_tokens": 3}})
+        return streaming(
+            ": waiting", *(f"data: {json.dumps(event)}" for event in events), "data: [DONE]"
+        )
+
+    server.always = reply
+    messages: list[str] = []
+    command = replace(options(server, tmp_path, 2), backend=kind)
+    (outcome,) = await runner.run(command, tell=messages.append)
+    assert outcome.summary.status == "complete" and "streamed replies" in messages[0]
+    assert "dialect" not in json.loads((outcome.folder / "spec.json").read_text())["model"]
+    lines = (outcome.folder / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["output"] for line in lines] == ["Dry again"] * 2
+    assert outcome.summary.usage["predict"].input_tokens == 160
+
+
+async def test_a_demand_to_think_is_in_the_remedy(server: Server, tmp_path: Path) -> None:
+    def must_think(body: Body) -> str | None:
+        is_off = body.get("enable_thinking") is not True
+        return "The value of enable_thinking is restricted to True." if is_off else None
+
+    server.always = refusing(must_think, no_field("seed"))
+    with pytest.raises(BackendDown, match=r"--omit-params seed --reasoning low,"):
+        await learn(server, tmp_path)
+
+
 async def test_the_remedy_works(server: Server, tmp_path: Path) -> None:
     server.always = refusing(only_temperature_1, no_field("top_p"))
     command = replace(
@@ -426,6 +481,8 @@ async def test_a_window_learnt_from_a_refusal_fits_the_prompts(
 def test_options_that_do_not_belong_to_a_backend(tmp_path: Path) -> None:
     from personabench.models import backends
 
+    with pytest.raises(UsageError, match="--extra stream: only for servers"):
+        backends.create("local", BackendOptions(extra={"stream": True}))
     for changes in ({"omit": ("seed",)}, {"extra": {"a": 1}}, {"reasoning": "low"}):
         with pytest.raises(UsageError, match=r"only with --backend openai or vllm.* not scripted"):
             backends.create("scripted", BackendOptions(**changes))  # type: ignore[arg-type]

@@ -90,6 +90,8 @@ STATUSES = [
     (429, "slow down", Throttled, "slow down"),
     (429, NO_QUOTA, BackendDown, "no credit left"),
     (429, PER_MINUTE, Throttled, "RESOURCE_EXHAUSTED"),
+    (429, '"quotaId": "RequestsPerDayPerModel", "retryDelay": "8s"', BackendDown, "is reset"),
+    (429, '"quotaId": "RequestsPerMinutePerModel", "retryDelay": "8s"', Throttled, "PerMinute"),
     (429, "Request too large for gpt-4o on tokens per min", Refused, "too large"),
     (429, "Rate limit exceeded: free-models-per-day", BackendDown, "repeat the command"),
     (429, "requests per day: please try again in 7.2s", Throttled, "per day"),

@@ -1,0 +1,207 @@
+"""Write docs/methods/prompts: the requests of each method for one example sample, stage by stage.
+
+    python docs/prompt_pages.py
+
+The requests are those of a dry run, in which `…` stands for a reply. A test compares the pages with
+what this script writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from personabench.api import registry
+from personabench.api.prompts import (
+    ROLES,
+    VOCABULARY_SLOTS,
+    WORDINGS,
+    PromptFile,
+    Prompts,
+    fill_slots,
+    list_slots,
+)
+from personabench.api.wording import Vocabulary, WordingName
+from personabench.models.backends.scripted import FILLER
+from personabench.run import plan
+from personabench.run.options import Options
+from personabench.types import Message
+
+PAGES = Path(__file__).parent / "methods" / "prompts"
+RECORDS = 3
+"""Records in the history of the sample, few enough for a page that can be read."""
+
+ANSWER = "answer"
+DRAFT = ("draft", "A record as a question, as `none` sends it; the reply is a draft.")
+NAMES = {"full": "Wording `full`", "compact": "Wording `compact`"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dry run that reaches some of a method's stages."""
+
+    method: str
+    task: str
+    sample: str
+    settings: tuple[str, ...] = ()
+
+    def command(self, wording: str) -> str:
+        """The command that prints the same requests."""
+        words = [
+            f"personabench show --dry-run --method {self.method} --task {self.task}",
+            f"--sample {self.sample} --history size={RECORDS} --wording {wording}",
+            *(f"--set {setting}" for setting in self.settings),
+        ]
+        return " ".join(words)
+
+
+HEADLINE = ("lamp4", "310")
+REVIEW = ("reviews", "marlow_v-P0DOVETL14")
+TAG = ("lamp2m", "111")
+TITLE = ("lamp5", "410")
+
+CASES: Mapping[str, Sequence[Case]] = {
+    "summary": [Case("summary", *HEADLINE)],
+    "trsr": [
+        Case("trsr", *HEADLINE, ("trsr.block=2", "trsr.recent=1")),
+        Case("trsr", *HEADLINE, ("trsr.block=2", "trsr.mode=hierarchical")),
+    ],
+    "cicl": [Case("cicl", *REVIEW), Case("cicl", *REVIEW, ("cicl.two_step=true",))],
+    "compsum": [Case("compsum", *REVIEW)],
+    "persona_db": [Case("persona_db", *HEADLINE)],
+    "dpl": [Case("dpl", *REVIEW)],
+    "drp": [Case("drp", *REVIEW)],
+    "cipher": [
+        Case("cipher", *HEADLINE),
+        Case("cipher", *TAG),
+        Case("icl_edit", *HEADLINE),
+        Case("cot_edit", *HEADLINE),
+    ],
+    "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A request of a page."""
+
+    case: Case
+    stage: str
+    about: str
+    messages: tuple[Message, ...]
+
+
+def write_page(method: str) -> str:
+    """Write the page of a method."""
+    parts = [
+        f"# Prompts of `{method}`",
+        "One request per stage for one example sample, in both [wordings](../../prompts.md), as "
+        "`python docs/prompt_pages.py`\nwrites them. The history has the "
+        f"{RECORDS} newest records; `…` stands for an earlier reply.",
+    ]
+    for wording in WORDINGS:
+        parts.append(f"## {NAMES[wording]}")
+        parts += _write_wording(method, wording)
+    return "\n\n".join(parts) + "\n"
+
+
+def _write_wording(method: str, wording: WordingName) -> Iterator[str]:
+    written: set[str] = set()
+    for case in CASES[method]:
+        shown = [
+            request for request in list_requests(case, wording) if request.stage not in written
+        ]
+        if not shown:
+            continue
+        written |= {request.stage for request in shown} - {ANSWER}
+        yield f"```text\n$ {case.command(wording)}\n```"
+        for request in shown:
+            yield f"### {request.stage}\n\n{request.about}"
+            for message in request.messages:
+                content = hide_marks(message.content, request.case.task)
+                yield f"{message.role}:\n\n```text\n{content}\n```"
+
+
+def list_requests(case: Case, wording: WordingName) -> list[Shown]:
+    """The first request of each stage, in the order of the stages' first requests."""
+    options = Options(
+        methods=[case.method],
+        tasks=[case.task],
+        backend="scripted",
+        assignments=list(case.settings),
+        history=f"size={RECORDS}",
+        wording=wording,
+        cache="off",
+    )
+    _, calls = asyncio.run(plan.preview(options, case.sample))
+
+    task = registry.load_class("task", case.task)()
+    task.choose_wording(wording)
+    files = registry.load_class("method", case.method).prompts
+    prompts = Prompts(files, wording)
+    final = calls[-1].request.messages[-1].content
+    shown: dict[str, Shown] = {}
+    for call in calls:
+        messages = call.request.messages
+        stage, about = find_stage(messages, prompts, task.words)
+        # A repeated request for the answer is longer by a reminder.
+        if stage == ANSWER and not final.startswith(messages[-1].content):
+            stage, about = DRAFT
+        shown.setdefault(stage, Shown(case, stage, about, tuple(messages)))
+    return list(shown.values())
+
+
+def find_stage(
+    messages: Sequence[Message],
+    prompts: Prompts,
+    words: Vocabulary,
+) -> tuple[str, str]:
+    """The stage whose texts a request is made of, with its purpose; else it is for an answer."""
+    for file in prompts.files or ():
+        for name, stage in file.stages.items():
+            texts = prompts.resolved[file.owner][name]
+            patterns = [_as_pattern(texts[role], words) for role in ROLES if texts.get(role)]
+            if len(patterns) == len(messages) and all(
+                pattern.fullmatch(message.content)
+                for pattern, message in zip(patterns, messages, strict=True)
+            ):
+                return _name(file, name, prompts), stage.about
+    return ANSWER, "The task's request for an answer, with what the method puts into it."
+
+
+def _name(file: PromptFile, stage: str, prompts: Prompts) -> str:
+    assert prompts.files
+    return stage if file is prompts.files[0] else f"{file.owner}: {stage}"
+
+
+def hide_marks(text: str, task: str) -> str:
+    """Remove the marks by which a dry run tells replies apart."""
+    replies = "|".join(map(re.escape, (FILLER, *registry.load_class("task", task).labels)))
+    return re.sub(rf"(?:{replies}) [a-z]{{12}}\b", FILLER, text)
+
+
+def _as_pattern(text: str, words: Vocabulary) -> re.Pattern[str]:
+    """The texts that a template can become."""
+    wildcard = "\x00"
+    values: dict[str, str] = {}
+    for name in list_slots(text):
+        values[name] = wildcard
+        if name in VOCABULARY_SLOTS:
+            word: str = getattr(words, name.lower())
+            values[name] = word if name.islower() else word.capitalize()
+    filled = fill_slots(text, values)
+    return re.compile(re.escape(filled).replace(wildcard, ".*"), re.DOTALL)
+
+
+def main() -> None:
+    """Write all pages."""
+    PAGES.mkdir(exist_ok=True)
+    for method in CASES:
+        (PAGES / f"{method}.md").write_text(write_page(method), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""A rubric of one's own: criteria and a scale from a file, scored by a judge for each answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from personabench.errors import DataError
+from personabench.hashing import digest
+from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+
+Part = Literal["request", "history", "reference"]
+PARTS: Mapping[Part, str] = {
+    "request": "Request",
+    "history": "Earlier records of this user",
+    "reference": "Reference answer",
+}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+# Room for the reasons and a line per criterion.
+_REASON_TOKENS = 384
+_CRITERION_TOKENS = 32
+
+
+class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A criterion: the question that the judge answers, and its weight in the total."""
+
+    question: str
+    weight: float = 1.0
+
+
+class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rubric file (YAML or JSON).
+
+    Attributes:
+        criteria: by name.
+        name: the metric of the weighted mean.
+        scale: the lowest and the highest score, whole numbers.
+        anchors: meanings of scores.
+        shows: what the judge sees beside the answer.
+        records: the number of the user's newest records that it sees.
+        primary: whether the total ranks the rows in place of the task's own primary metric.
+        instructions: further text for the judge.
+    """
+
+    criteria: dict[str, Criterion | str]
+    name: str = "rubric"
+    scale: tuple[int, int] = (1, 5)
+    anchors: dict[int, str] = {}
+    shows: tuple[Part, ...] = ("request", "reference")
+    records: int = 10
+    primary: bool = False
+    instructions: str = ""
+
+    @property
+    def questions(self) -> dict[str, Criterion]:
+        """The criteria; a plain question has weight 1."""
+        return {
+            name: Criterion(criterion) if isinstance(criterion, str) else criterion
+            for name, criterion in self.criteria.items()
+        }
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics: the total, and each criterion if there are several."""
+        if len(self.criteria) == 1:
+            return (self.name,)
+        return (self.name, *(f"{self.name}.{criterion}" for criterion in self.criteria))
+
+    @property
+    def identity(self) -> str:
+        """The hash of everything that the judge reads, the fixed wording included."""
+        content = msgspec.structs.replace(self, primary=False)
+        return digest([content.to_json_object(), _write_system(self)])
+
+    def to_json_object(self) -> dict[str, Any]:
+        """The rubric as values of JSON, whose keys are all text."""
+        fields: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        return fields
+
+    def total(self, scores: Mapping[str, float]) -> float:
+        """The weighted mean of a score for each criterion."""
+        weights = {name: criterion.weight for name, criterion in self.questions.items()}
+        weighted = sum(weights[name] * scores[name] for name in weights)
+        return weighted / sum(weights.values())
+
+    def values(self, scores: Mapping[str, float]) -> dict[str, float]:
+        """The metrics of a score for each criterion."""
+        total = {self.name: self.total(scores)}
+        if len(self.criteria) == 1:
+            return total
+        return total | {f"{self.name}.{name}": float(scores[name]) for name in self.criteria}
+
+
+def read_rubric(path: Path) -> Rubric:
+    """Read a rubric file.
+
+    Raises:
+        DataError: it cannot be read, or a field is wrong; the message names it.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        rubric = msgspec.convert(content, Rubric, strict=False)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no YAML: {error}") from error
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"{path}: {error}; expected criteria (a question for each name), and optionally name, "
+            "scale, anchors, shows, records, primary and instructions"
+        ) from error
+    problem = _find_problem(rubric)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    return rubric
+
+
+def _find_problem(rubric: Rubric) -> str:
+    low, high = rubric.scale
+    if not rubric.criteria:
+        return "criteria is empty; write at least one, such as helpful: Does the answer help?"
+    for name in (rubric.name, *rubric.criteria):
+        if not _NAME.fullmatch(name):
+            return f"'{name}' is no name: write letters, digits, - and _, such as helpful"
+    folded = [name.lower() for name in rubric.criteria]
+    if len(set(folded)) < len(folded):
+        return "two criteria have one name"
+    if not 0 <= low < high <= 100:
+        return f"scale is [{low}, {high}]; expected two whole numbers from 0 to 100, such as [1, 5]"
+    if any(not low <= score <= high for score in rubric.anchors):
+        return f"anchors has a score outside of the scale from {low} to {high}"
+    if any(criterion.weight <= 0 for criterion in rubric.questions.values()):
+        return "every weight must be above 0"
+    if rubric.records < 1:
+        return "records must be at least 1; leave history out of shows instead"
+    return ""
+
+
+async def rate_by_rubric(
+    judge: Judge,
+    rubric: Rubric,
+    *,
+    request: str,
+    answer: str,
+    references: Sequence[str] = (),
+    records: Sequence[str] = (),
+) -> JudgeReply[dict[str, float]]:
+    """Have a judge score an answer by each criterion of a rubric.
+
+    Args:
+        records: the user's records as text, oldest first.
+
+    Raises:
+        BackendError: a call failed for good.
+    """
+    shown: dict[Part, str] = {
+        "request": request,
+        "history": "\n\n".join(records[-rubric.records :]) or "(none)",
+        "reference": "\n\n".join(references) or "(none)",
+    }
+    parts = [f"{PARTS[part]}:\n{shown[part]}" for part in rubric.shows]
+    parts.append(f"Answer to score:\n{answer or '(empty)'}")
+    return await query_judge(
+        judge,
+        _write_system(rubric),
+        "\n\n".join(parts),
+        lambda reply: read_scores(reply, rubric),
+        max_tokens=_REASON_TOKENS + _CRITERION_TOKENS * len(rubric.criteria),
+    )
+
+
+def _write_system(rubric: Rubric) -> str:
+    low, high = rubric.scale
+    lines = ["You score one answer by the following criteria.", ""]
+    lines += [f"{name}: {item.question}" for name, item in rubric.questions.items()]
+    lines += ["", f"Each score is a whole number from {low} (worst) to {high} (best)."]
+    lines += [f"{score}: {meaning}" for score, meaning in sorted(rubric.anchors.items())]
+    if rubric.instructions:
+        lines += ["", rubric.instructions.strip()]
+    lines += [
+        "",
+        "First give your reasons in two or three sentences. Then end with one line for each "
+        "criterion, in this order:",
+        *(f"{name}: NUMBER" for name in rubric.criteria),
+    ]
+    return "\n".join(lines)
+
+
+def read_scores(reply: str, rubric: Rubric) -> dict[str, float] | None:
+    """Parse the lines at the end of a reply, one for each criterion.
+
+    None if a criterion is missing or its score is not on the scale.
+    """
+    lines = [line for line in reply.strip().splitlines() if line.strip()]
+    last = lines[-len(rubric.criteria) :]
+    if len(last) < len(rubric.criteria):
+        return None
+
+    low, high = rubric.scale
+    scores = {}
+    for name, line in zip(rubric.criteria, last, strict=True):
+        pattern = rf"[\s*_`#>-]*{re.escape(name)}[\s*_`]*:[\s*_`]*(\d+)(?:\s*/\s*{high})?[\s.*_`]*"
+        match = re.fullmatch(pattern, line, re.IGNORECASE)
+        if match is None or not low <= int(match[1]) <= high:
+            return None
+        scores[name] = float(match[1])
+    return scores

@@ -1,0 +1,250 @@
+"""PersonaBench of Salesforce: questions about people, answered from their private documents.
+
+"PersonaBench: Evaluating AI Models on Understanding Personal Information through Accessing
+(Synthetic) Private User Data" (arXiv 2502.20616).  The benchmark shares this project's name and
+nothing else.  Its metrics are those of `personabench.metrics.private_qa`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from personabench.api.data_sources import Audited, Downloadable
+from personabench.api.dataset import Dataset
+from personabench.api.id_check import list_few
+from personabench.api.rows import NoDataError
+from personabench.api.task import Task
+from personabench.api.wording import Rendered, Vocabulary
+from personabench.metrics import private_qa
+from personabench.metrics.metric import Metric, Value
+from personabench.models.tokens import Tokens
+from personabench.tasks.personabench_qa.files import (
+    Document,
+    Person,
+    Question,
+    find_communities,
+    read_community,
+)
+from personabench.types import Message, Record, Sample, moment
+
+__all__ = ["PersonaBenchQA"]
+
+CATEGORIES = ("basic", "preference-easy", "preference-hard", "social", "subjective")
+Floats = npt.NDArray[np.float64]
+
+
+def _mean_of_categories(values: Floats) -> float:
+    """Mean over categories of the mean score; rows of `values` are (category, score)."""
+    means = [values[values[:, 0] == index, 1].mean() for index in np.unique(values[:, 0])]
+    return float(np.mean(means))
+
+
+def _mean_of_category(values: Floats, index: int) -> float:
+    scores = values[values[:, 0] == index, 1]
+    return float(scores.mean()) if len(scores) else float("nan")
+
+
+def _mean_of_measured(values: Floats) -> float:
+    """Mean over the samples that have a value; rows of `values` are (value, whether it has one)."""
+    measured = values[values[:, 1] == 1, 0]
+    return float(measured.mean()) if len(measured) else float("nan")
+
+
+class PersonaBenchQA(Task, Audited, Downloadable):
+    """Answer questions about a person from what they wrote, asked and bought."""
+
+    name = "personabench_qa"
+    title = "PersonaBench (Salesforce, arXiv 2502.20616): questions about private documents"
+    kind = "text"
+    offers = ("history", "population", "dates")
+    source = "https://github.com/SalesforceAIResearch/personabench (arXiv 2502.20616)"
+    licence = "CC BY-NC-SA 4.0"
+    default_split = "all"
+    max_tokens = 64
+    quotes_gold = True
+    metrics = (
+        Metric("f1"),
+        Metric("precision"),
+        Metric("recall"),
+        Metric("f1-macro", aggregate=_mean_of_categories),
+        *(
+            Metric(f"f1-{category}", aggregate=partial(_mean_of_category, index=index))
+            for index, category in enumerate(CATEGORIES[:-1])
+        ),
+        Metric("outdated-recall", higher_is_better=False, aggregate=_mean_of_measured),
+        Metric("emptied", higher_is_better=False),
+        Metric("retrieval-recall"),
+        Metric("retrieval-ndcg"),
+    )
+    words = Vocabulary(
+        person="person",
+        stimulus="question",
+        response="document",
+        profile_question=(
+            "Who is this person: age, origin, work, looks, family, friends, pets, and what they "
+            "like now and liked before?"
+        ),
+        instruction="Answer with the names or values alone, separated by commas.",
+        answer_form="the names or values alone, separated by commas",
+    )
+
+    @dataclasses.dataclass(frozen=True)
+    class Params:
+        """Options of the task.
+
+        Attributes:
+            noise: the level of noise in the documents.
+            owner: named says in one sentence who asks; unnamed is the official protocol, in which
+                nothing says who "I" is.
+            documents: the texts that are searched: lines as they are shown, or official, the JSON
+                of a session.
+            tokenizer: how documents and questions are split for BM25; words or whitespace.
+            subjective: include the subjective questions, which the paper leaves out.
+        """
+
+        noise: Literal["0.0", "0.3", "0.5", "0.7"] = "0.0"
+        owner: Literal["named", "unnamed"] = "named"
+        documents: Literal["lines", "official"] = "lines"
+        tokenizer: Literal["words", "whitespace"] = "words"
+        subjective: bool = False
+
+    params: Params
+
+    def __init__(self, params: Any = None) -> None:
+        super().__init__(params)
+        self.tokenizer = self.params.tokenizer
+        self._without_documents = 0
+
+    def open(self, split: str, data: Path | None) -> Dataset:
+        dataset = super().open(split, data)
+        if data is None:
+            dataset.source = "example data, not PersonaBench"
+        notes = []
+        if self._without_documents:
+            notes.append(f"{self._without_documents} people have no documents and are left out")
+        dataset.warnings = (*dataset.warnings, *notes)
+        return dataset
+
+    def load(self, split: str, data: Path | None) -> Iterator[Sample]:
+        if data is None:
+            raise NoDataError(f"the example data of {self.name} are missing; name a folder")
+        self._without_documents = 0
+        for folder in find_communities(data):
+            people, count = read_community(folder, self.params.noise)
+            self._without_documents += count
+            for person in people:
+                yield from self._make_samples(person)
+
+    def _make_samples(self, person: Person) -> Iterator[Sample]:
+        history = tuple(map(self._make_record, person.documents))
+        for question in person.questions:
+            if question.category == "subjective" and not self.params.subjective:
+                continue
+            yield _make_sample(person, question, history)
+
+    def _make_record(self, document: Document) -> Record:
+        fields = {"source": document.source}
+        if self.params.documents == "official":
+            fields["dump"] = document.dump()
+        return Record(document.id, response=document.lines(), time=document.time, fields=fields)
+
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        """Word the request: notes and documents in the order of time, then the question."""
+        parts = []
+        if self.params.owner == "named":
+            parts.append(f"{sample.attributes['name']} asks about their own life.")
+        if notes:
+            parts.append(f"What is known about this person:\n{notes}")
+        if records:
+            ordered = sorted(records, key=lambda record: moment(record.time))
+            described = "\n\n".join(self.describe(record) for record in ordered)
+            parts.append(f"From this person's documents:\n\n{described}")
+        parts += [f"Question: {sample.input}", self.words.instruction]
+        return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
+
+    def describe(self, record: Record) -> str:
+        return f"[{(record.time or '').replace('T', ' ')}]\n{record.response}"
+
+    def document_text(self, record: Record) -> str:
+        return record.fields.get("dump", record.response)
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        output = parsed or ""
+        score = private_qa.score_overlap(output, _decode(sample, "answer"))
+        category = float(CATEGORIES.index(sample.hidden["category"]))
+        values: dict[str, Value] = {
+            "f1": score.f1,
+            "precision": score.precision,
+            "recall": score.recall,
+            "f1-macro": [category, score.f1],
+            **{f"f1-{name}": [category, score.f1] for name in CATEGORIES[:-1]},
+            "emptied": float(score.emptied),
+        }
+        outdated = private_qa.outdated_recall(output, _decode(sample, "outdated"))
+        values["outdated-recall"] = [outdated or 0.0, float(outdated is not None)]
+        return values
+
+    def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
+        """Score the five best documents, the best choice of alternative segments counts."""
+        segments = _decode(sample, "segments")
+        # Documents of another person may have ids like these, but they hold no answer.
+        if not segments or not shown or sample.history_owner:
+            return {}
+        score = private_qa.score_retrieval(segments, shown)
+        return {"retrieval-recall": score.recall, "retrieval-ndcg": score.ndcg}
+
+    def audit(self, dataset: Dataset) -> list[str]:
+        """List questions without a gold segment."""
+        names = [sample.id for sample in dataset.samples() if not _decode(sample, "segments")]
+        return [f"no gold segment: {list_few(names)}"] if names else []
+
+    def download(self, split: str, target: Path, **options: Any) -> None:
+        # Imported here, since only this command needs it.
+        from personabench.tasks.personabench_qa.download import download
+
+        download(split, target, **options)
+
+
+def _make_sample(person: Person, question: Question, history: tuple[Record, ...]) -> Sample:
+    segments = list(question.segments)
+    evidence = dict.fromkeys(segment for alternatives in segments for segment in alternatives)
+    return Sample(
+        f"{person.community}-{question.id}",
+        user_id=f"{person.community}/{person.name}",
+        input=question.text,
+        stimulus=question.text,
+        history=history,
+        references=(_write_answer(question.answer),),
+        attributes={"name": person.name},
+        time=history[-1].time,
+        hidden={
+            "answer": msgspec.json.encode(question.answer).decode(),
+            "outdated": msgspec.json.encode(question.outdated).decode(),
+            "segments": msgspec.json.encode(segments).decode(),
+            "category": question.category,
+        },
+        evidence=tuple(evidence),
+    )
+
+
+def _write_answer(answer: Any) -> str:
+    """Write an answer as text: members of a list by commas, an object as key and value."""
+    if isinstance(answer, list):
+        return ", ".join(map(_write_answer, answer))
+    if isinstance(answer, dict):
+        return ", ".join(f"{key} {value}" for key, value in answer.items())
+    return str(answer)
+
+
+def _decode(sample: Sample, name: str) -> Any:
+    return msgspec.json.decode(sample.hidden[name])

@@ -1,0 +1,209 @@
+"""The identity of data is its content: golden hashes, and other forms of the same records."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from reformatted_data import copy_reformatted
+
+from personabench import Record, Sample, Task, Vocabulary
+from personabench.api import registry
+from personabench.api.dataset import Dataset
+from personabench.api.users import open_split
+from personabench.hashing import digest
+from personabench.results.spec import SPEC_VERSION, RunSpec
+from personabench.testing import trial
+from personabench.types import Sampling, from_json, to_json
+
+# A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
+GOLDEN = {
+    "lamp1": "83db6e3e414e354a",
+    "lamp2m": "0c3a0398548fbf74",
+    "lamp2n": "346c683a0bc5256c",
+    "lamp3": "37cd8c45560a9f77",
+    "lamp4": "a1583ca6f314694d",
+    "lamp5": "a843d8f50378e92a",
+    "lamp6": "3549885162562dd9",
+    "lamp7": "5d0f44505edfead8",
+    "personamem": "ae7b7b4b234652d0",
+    "prefdisco": "4cf9758fcf0b099c",
+    "prefdisco_warm": "4cf9758fcf0b099c",
+    "prelude_email": "611a3d99134cee44",
+    "prelude_summ": "5bbf33ce34015e8c",
+    "reviews": "4d3d9ce6ebf4814b",
+}
+PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
+
+
+def open_task(name: str, data: Path | None = None) -> Dataset:
+    return open_split(create_task(name), create_task(name).default_split, data)
+
+
+def create_task(name: str) -> Task:
+    cls = registry.load_class("task", name)
+    # The paper's number of rounds needs more documents than the example data has.
+    params = {"rounds": PRELUDE[name]} if name in PRELUDE else {}
+    task: Task = cls(cls.Params(**params))
+    return task
+
+
+def example_folder(name: str) -> Path:
+    module = importlib.import_module(registry.load_class("task", name).__module__)
+    folder = Path(str(module.__file__)).parent / "sample"
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def test_hashes_of_the_example_data_are_those_of_runs_on_disk() -> None:
+    hashes = {name: open_task(name).hash[:16] for name in registry.list_entries("task")}
+    assert hashes == GOLDEN
+
+
+def make_spec() -> RunSpec:
+    return RunSpec(
+        task="lamp4",
+        task_version=1,
+        task_params={"template": "chat"},
+        separation="user",
+        split="dev",
+        sample=True,
+        data_hash="d" * 64,
+        method="rag",
+        method_hash="m" * 64,
+        params={"k": 8, "retriever": "bm25"},
+        model={"kind": "api", "name": "m"},
+        sampling=Sampling(),
+        seed=0,
+        task_hash="t" * 64,
+    )
+
+
+def test_the_fingerprint_of_a_spec_is_that_of_runs_on_disk() -> None:
+    assert (
+        make_spec().fingerprint
+        == "724abff0763ca4065e5130478a0548fdbdfd6895a23624c75bc84e090154f9e9"
+    )
+    # Runs of the first version are read under the names that they have.
+    assert (
+        msgspec.structs.replace(make_spec(), version=1).fingerprint
+        == "ab50c538f9128e73663efb6dc04c87a44f9aaaa477ec61259f7c9f55f1f26f75"
+    )
+
+
+def test_a_spec_of_the_first_version_keeps_its_name_and_says_that_it_is_one() -> None:
+    spec = from_json(to_json(msgspec.structs.replace(make_spec(), version=1)), RunSpec)
+    assert spec.version == 1 != SPEC_VERSION
+    assert "identified data by its bytes" in spec.version_note
+    assert not make_spec().version_note
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_form_of_the_files_changes_nothing(tmp_path: Path, name: str) -> None:
+    # PRELUDE draws its trajectories by position, so that the order of documents is content.
+    data = copy_reformatted(example_folder(name), tmp_path / "d", shuffled=name not in PRELUDE)
+    original, copied = open_task(name, example_folder(name)), open_task(name, data)
+    assert original.hash == copied.hash
+    assert sorted(original.index()) == sorted(copied.index())
+    assert set(map(describe, original.samples())) == set(map(describe, copied.samples()))
+
+
+def describe(sample: Sample) -> str:
+    """A sample as JSON with sorted keys, also of the JSON that its hidden facts hold."""
+    hidden = {key: text for key, text in sample.hidden.items() if text[:1] == "{"}
+    bare = msgspec.structs.replace(sample, hidden={}) if hidden else sample
+    facts = {key: json.loads(text) for key, text in hidden.items()}
+    return json.dumps([facts, to_json(bare)], sort_keys=True)
+
+
+def change_letter(path: Path) -> None:
+    """Add a letter to one record of a file."""
+    text = path.read_text()
+    if path.name == "dev_outputs.json":
+        golds = json.loads(text)
+        first, *others = golds["golds"]
+        other = next(gold for gold in others if gold["output"] != first["output"])
+        first["output"], other["output"] = other["output"], first["output"]
+        path.write_text(json.dumps(golds))
+        return
+    fields = "abstract|input|text|description|content|preference"
+    field = "local_context|justification" if path.stem == "train" else fields
+    changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
+    assert count == 1, path
+    path.write_text(changed)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_one_letter_of_any_file_changes_the_hash(tmp_path: Path, name: str) -> None:
+    before = open_task(name, example_folder(name)).hash
+    data = copy_reformatted(example_folder(name), tmp_path / "d", shuffled=False)
+    for path in [*data.rglob("*.json"), *data.rglob("*.jsonl")]:
+        if not is_read(name, path):
+            continue
+        text = path.read_text()
+        change_letter(path)
+        assert open_task(name, data).hash != before, path
+        path.write_text(text)
+
+
+def is_read(name: str, path: Path) -> bool:
+    """Whether a task reads a file of its folder, which may be of another split or environment."""
+    if name in PRELUDE:
+        sources = {sample.hidden["source"] for sample in open_task(name).samples()}
+        return path.stem in {name.removeprefix("prelude_"), *sources}
+    return path.stem != "val"
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("lamp3", "majority"), ("lamp4", "dpl"), ("personamem", "persona_db"), ("reviews", "cicl")],
+)
+def test_the_order_of_questions_changes_no_request(tmp_path: Path, name: str, method: str) -> None:
+    def ask(data: Path, history: str = "own") -> tuple[list[str], dict[str, str | None]]:
+        task = create_task(name)
+        dataset = open_split(task, task.default_split, data)
+        result = trial(method, task, dataset=dataset, limit=3, history=history)
+        requests = sorted({digest(request) for request in result.requests})
+        return requests, {line.sample_id: line.output for line in result.predictions}
+
+    data = copy_reformatted(example_folder(name), tmp_path / "d", seed=3)
+    for history in ("own", "shuffled"):
+        assert ask(example_folder(name), history) == ask(data, history)
+
+
+def dataset_of(samples: list[Sample], protocol: str) -> Dataset:
+    class Own(Task):
+        name = "own"
+        kind = "text"
+        words = Vocabulary("reader", "book", "review")
+
+        def load(self, split: str, data: Path | None) -> Any:
+            yield from samples
+
+    Own.protocol = protocol  # type: ignore[assignment]
+    return Own().open("dev", None)
+
+
+def test_the_order_of_samples_counts_where_it_is_that_of_rounds() -> None:
+    samples = [
+        Sample(f"s{number}", f"u{number % 2}", f"Question {number}?", references=("yes",))
+        for number in range(4)
+    ]
+    for protocol, counts in (("static", False), ("online", True)):
+        hashes = {dataset_of(order, protocol).hash for order in (samples, samples[::-1])}
+        assert (len(hashes) == 2) == counts
+
+
+def test_the_longest_history_of_a_user_is_that_of_the_population_whatever_the_order() -> None:
+    records = tuple(Record(f"r{number}", "Film", f"text {number}") for number in range(6))
+    samples = [
+        Sample(f"s{size}", "u", f"Question {size}?", history=records[:size], references=("yes",))
+        for size in (3, 5, 1)
+    ]
+    for order in (samples, samples[::-1]):
+        (user,) = dataset_of(order, "static").population()
+        assert len(user.history) == 5

@@ -1,0 +1,201 @@
+"""A rubric from a file: judged by a server on loopback, ranked, tested, and checked by labels."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Command
+
+RUBRIC = """
+name: helpful
+criteria:
+  correct: Does the headline say what happened?
+  polite:
+    question: Is it polite?
+    weight: 3
+scale: [1, 5]
+anchors: {1: not at all, 5: fully}
+shows: [request, history, reference]
+primary: PRIMARY
+"""
+
+
+class JudgeServer:
+    """Scores an answer by its letters, so that scores differ and can be foretold."""
+
+    def __init__(self) -> None:
+        judge = self
+        self.requests: list[dict[str, Any]] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                self.reply({"object": "list", "data": [{"id": "judge-1", "object": "model"}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                judge.requests.append(body)
+                answer = body["messages"][-1]["content"].rpartition("Answer to score:\n")[2]
+                score = 1 + sum(map(ord, answer)) % 5
+                text = f"It says it.\ncorrect: {score}\n**polite**: {6 - score}"
+                message = {"role": "assistant", "content": text}
+                choice = {"index": 0, "message": message, "finish_reason": "stop"}
+                usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 14}
+                self.reply({"choices": [choice], "usage": usage})
+
+            def reply(self, value: dict[str, Any]) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+    @property
+    def scored(self) -> list[str]:
+        """The user's message of each request to score, without probes of the server."""
+        messages = [body["messages"][-1]["content"] for body in self.requests]
+        return [message for message in messages if "Answer to score:" in message]
+
+
+@pytest.fixture
+def judge() -> Iterator[JudgeServer]:
+    server = JudgeServer()
+    threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True).start()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+def write_rubric(path: Path, *, primary: bool = False, **changes: str) -> Path:
+    text = RUBRIC.replace("PRIMARY", str(primary).lower())
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    path.write_text(text)
+    return path
+
+
+def words(judge: JudgeServer, rubric: Path, *more: str) -> tuple[str, ...]:
+    server = ("--judge-backend", "openai", "--judge-base-url", judge.url)
+    model = ("--judge-model", "judge-1", "--judge-rubric", str(rubric))
+    return ("run", "-t", "lamp4", "-b", "scripted", "-n", "9", *server, *model, *more)
+
+
+def test_a_rubric_adds_metrics_and_changes_no_answer(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    plain = personabench("run", "-t", "lamp4", "-b", "scripted", "-n", "9", "-m", "rag", "--json")
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    (summary,) = personabench(*words(judge, rubric, "-m", "rag", "--json")).json
+    assert summary["fingerprint"] == plain.json[0]["fingerprint"]
+    assert summary["primary"] == "rouge-1"
+    scores = summary["metrics"]["official"]
+    assert scores["helpful"] == pytest.approx(
+        (scores["helpful.correct"] + 3 * scores["helpful.polite"]) / 4
+    )
+    assert summary["provenance"]["rubric"]["name"] == "helpful"
+    assert len(judge.scored) == summary["n"]
+    assert "Earlier records of this user:" in judge.scored[0]
+
+    # The same rubric is not paid for again; other words are another judge.
+    assert personabench(*words(judge, rubric, "-m", "rag")).code == 0
+    assert len(judge.scored) == summary["n"]
+    stricter = write_rubric(tmp_path / "other.yaml", fully="without a doubt")
+    (other,) = personabench(*words(judge, stricter, "-m", "rag", "--json")).json
+    assert other["judge"] != summary["judge"]
+    assert len(judge.scored) == 2 * summary["n"]
+
+
+def test_a_primary_rubric_ranks_and_is_tested(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml", primary=True)
+    ended = personabench(*words(judge, rubric, "-m", "none,rag", "-n", "37"))
+    assert ended.code == 0, ended.err
+    rows = personabench("leaderboard", "--json", "--task", "lamp4").json
+    rag = next(row for row in rows if row["label"] == "rag")
+    assert rag["primary"] == "helpful"
+    assert rag["helpful/low"] is not None
+    assert rag["gain"] is not None and rag["gain_p"] is not None
+
+
+def test_shuffled_histories_are_not_shown_to_the_judge(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    histories = []
+    for control in ("own", "shuffled"):
+        judge.requests.clear()
+        assert personabench(*words(judge, rubric, "-m", "rag", "--history", control)).code == 0
+        records = [text.partition("Reference answer:")[0] for text in judge.scored]
+        histories.append(sorted(records))
+    assert histories[0] == histories[1]
+
+
+def test_labels_say_how_far_to_trust_the_judge(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    (summary,) = personabench(*words(judge, rubric, "-m", "rag", "-n", "37", "--json")).json
+    (file,) = Path(summary["folder"]).glob("judgements/*.jsonl")
+    asked = personabench("judge-report", file, "--ask", "labels.jsonl")
+    assert "labels 0 of 20" in asked.out
+    items = [json.loads(line) for line in Path("labels.jsonl").read_text().splitlines()]
+    assert len(items) == 20
+    assert items[0]["labels"] == {"correct": None, "polite": None}
+    assert items[0]["question"] and items[0]["answer"]
+    assert "scores" not in items[0]
+
+    judged = {line["sample_id"]: line["values"]["scores"] for line in read_lines(file)}
+    lines = [
+        {"id": item["id"], "labels": {name: judged[item["id"]][name] for name in ("correct",)}}
+        for item in items
+    ]
+    # A rating of the report's sample browser, of this run and of another one.
+    run = summary["fingerprint"][:8]
+    lines += [{"run": "00000000", "id": items[0]["id"], "label": 1}]
+    Path("labels.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = personabench("judge-report", file, "--labels", "labels.jsonl", "--json").json
+    (agreement,) = report[str(file)]["agreement"]
+    assert (agreement["criterion"], agreement["n"], agreement["exact"]) == ("correct", 20, 1.0)
+    assert agreement["correlation"] == pytest.approx(1.0)
+    printed = personabench("judge-report", file, "--labels", "labels.jsonl").out
+    assert "correct: orders answers much as you do" in " ".join(printed.split())
+
+    Path("ratings.jsonl").write_text(
+        "".join(
+            json.dumps({"run": run, "id": sample, "label": 6 - scores["correct"]}) + "\n"
+            for sample, scores in judged.items()
+        )
+    )
+    report = personabench("judge-report", file, "--labels", "ratings.jsonl", "--json").json
+    assert report[str(file)]["agreement"][0]["criterion"] == "total"
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rubrics_that_cannot_work_are_refused(refused: Callable[..., str], tmp_path: Path) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    run = ("run", "-m", "none", "-b", "scripted", "--judge-rubric", rubric)
+    assert "name the judge" in refused(*run, "-t", "lamp4")
+    judged = (*run, "--judge-backend", "scripted")
+    assert "no text, but ordinal" in refused(*judged, "-t", "lamp3")
+    assert "has a judge of its own" in refused(*judged, "-t", "prefdisco")
+    assert "with --shard" in refused(*judged, "-t", "lamp4", "--shard", "1/2")
+    rubric.write_text("criteria: {}")
+    assert "criteria is empty" in refused(*judged, "-t", "lamp4")
+    rubric.write_text("criteria: {a: b}\nscle: [1, 3]")
+    assert "unknown field `scle`" in refused(*judged, "-t", "lamp4")

@@ -1,0 +1,203 @@
+"""Every request for an answer states the form of the answer once: the task's form or the method's.
+
+A method whose replies have a form of their own replaces the task's contract, in every task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from test_matrix import CELLS, TASKS, in_form, on
+
+from personabench import Context, Message, Method, Rendered, Sample, Task, Vocabulary
+from personabench.api import registry
+from personabench.api.wording import WordingName
+from personabench.testing import trial
+from personabench.types import Request
+
+# Words of each task's own contract, in its input or beside it.
+CONTRACTS = {
+    "lamp1": ("without explanation", "Reply with [1] or [2] only"),
+    "lamp2m": ("without further explanation", "Reply with one of the tags only"),
+    "lamp2n": ("without further explanation", "Reply with one of the categories only"),
+    "lamp3": ("without further explanation", "Reply with 1, 2, 3, 4 or 5 only"),
+    "lamp4": ("Reply with the headline only",),
+    "lamp5": ("Reply with the title only",),
+    "lamp6": ("Reply with the subject line only",),
+    "lamp7": ("without any explanation", "Reply with the tweet only"),
+    "locomo": ("Answer with a short phrase",),
+    "longmemeval": ("Answer in one or two sentences",),
+    "personabench_qa": ("Answer with the names or values alone",),
+    "personamem": ("<final_answer>",),
+    "prefeval": ("Answer with its letter in tags",),
+    "prefeval_gen": ("Reply within 300 words",),
+    "prelude_email": ("Answer with the email and nothing else",),
+    "prelude_summ": ("Answer with the summary and nothing else",),
+    "reviews": ("Answer with the text of the review and nothing else",),
+    # Problems are answered in any form.
+    "prefdisco": (),
+    "prefdisco_warm": (),
+}
+OWN = {
+    "rpm": 'Reply with a JSON object: "reasoning", and "answer"',
+    "cicl": 'begin a new line with "Answer:"',
+    "cot_edit": 'write "Final:"',
+}
+# Earlier answers show the form of free text, which small models follow better than words.
+SHOWN_BY_TURNS = ("lamp4", "lamp5", "lamp6")
+
+
+def read_text(request: Request) -> str:
+    return "\n".join(message.content for message in request.messages)
+
+
+def list_requests(method: str, task: str, wording: WordingName) -> Sequence[Request]:
+    roles = dict.fromkeys(registry.load_class("task", task)().roles, in_form)
+    result = trial(
+        method, task, limit=1, answer=in_form, wording=wording, roles=roles, scored=False
+    )
+    assert {prediction.error for prediction in result.predictions} == {None}
+    return result.requests
+
+
+def check_cell(method: str, task: str, wording: WordingName) -> None:
+    """Check that no request has two contracts, and that those for an answer have one."""
+    requests = list_requests(method, task, wording)
+    contracts = [name_contract(request, task) for request in requests]
+    if is_labelled(task) and method in OWN:
+        # Guesses that equal the user's answers teach nothing, and the task's request is sent.
+        assert set(contracts) & {"task", method}
+    elif method in OWN:
+        assert method in contracts
+        assert contracts[-1] == method
+    elif contracts and CONTRACTS[task]:
+        has_turns = any(message.role == "assistant" for message in requests[-1].messages)
+        is_shown = wording == "compact" and has_turns and task in SHOWN_BY_TURNS
+        assert is_shown or "task" in contracts
+
+
+def is_labelled(task: str) -> bool:
+    return bool(registry.load_class("task", task).labels)
+
+
+def name_contract(request: Request, task: str) -> str:
+    """Name the only contract of a request: the task's, a method's, or none.
+
+    The task's may be stated in its input and after it.
+    """
+    text = read_text(request)
+    contracts = [method for method, words in OWN.items() if words in text]
+    if any(words in text for words in CONTRACTS[task]):
+        contracts.append("task")
+    assert len(contracts) <= 1, text
+    return contracts[0] if contracts else ""
+
+
+def test_the_contract_of_every_task_is_known() -> None:
+    assert CONTRACTS.keys() == TASKS.keys()
+
+
+@pytest.mark.parametrize("method", OWN)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_methods_contract_replaces_that_of_the_task(method: str, task: str) -> None:
+    if method not in {cell.method for cell in on(task, "faithful", "adapted")}:
+        pytest.skip("refused")
+    check_cell(method, task, "full")
+
+
+@pytest.mark.parametrize("method", ["none", "rag", "summary"])
+@pytest.mark.parametrize("task", ["lamp2m", "lamp4", "personamem", "prelude_summ", "reviews"])
+@pytest.mark.parametrize("wording", ["full", "compact"])
+def test_other_methods_send_the_tasks_contract(
+    method: str, task: str, wording: WordingName
+) -> None:
+    if method not in {cell.method for cell in on(task, "faithful", "adapted")}:
+        pytest.skip("refused")
+    check_cell(method, task, wording)
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("wording", ["full", "compact"])
+@pytest.mark.parametrize(
+    ("method", "task"), [(cell.method, cell.task) for cell in CELLS if cell.fit != "refused"]
+)
+def test_no_request_of_the_matrix_has_two_contracts(
+    method: str, task: str, wording: WordingName
+) -> None:
+    check_cell(method, task, wording)
+
+
+# Tasks of others
+
+
+class Thinking(Method):
+    """A method with a contract of its own."""
+
+    name = "thinking"
+
+    async def predict(self, sample: Sample, state: Any, ctx: Context) -> str:
+        form = ctx.task.words.answer_form
+        contract = f'Think first. Then write "So:" and after it {form}.'
+        reply = await ctx.complete(ctx.render(sample, contract=contract), max_tokens=100)
+        return reply.text
+
+
+class Films(Task):
+    """A task with the defaults of a category."""
+
+    name = "films"
+    kind = "category"
+    labels = ("good", "bad")
+    words = Vocabulary(person="viewer", stimulus="film", response="verdict")
+
+    def load(self, split: str, data: Any) -> Any:
+        yield Sample(user_id="u", input="A film about a ferry.", references=("good",))
+
+
+class OwnInstruction(Films):
+    """A task whose form of an answer is stated in its instruction alone."""
+
+    words = Vocabulary(
+        person="viewer", stimulus="film", response="verdict", instruction="Reply in one word."
+    )
+
+
+class OwnRequest(Films):
+    """A task with a request of its own, written before contracts could be replaced."""
+
+    def render(self, sample: Sample, records: Any, notes: str, tokens: Any) -> Rendered:
+        return Rendered((Message("user", f"{sample.input} {self.words.instruction}"),))
+
+
+def final_text(task: Task) -> str:
+    (request,) = trial(Thinking(), task).requests
+    return read_text(request)
+
+
+@pytest.mark.parametrize("cls", [Films, OwnRequest])
+def test_a_default_instruction_is_replaced(cls: type[Task]) -> None:
+    assert final_text(cls()) == (
+        'A film about a ferry.\n\nThink first. Then write "So:" and after it one of good, bad.'
+    )
+
+
+def test_an_instruction_without_a_known_form_stays() -> None:
+    text = final_text(OwnInstruction())
+    assert "Reply in one word." in text
+    assert text.endswith('write "So:" and after it one of good, bad.')
+
+
+def test_the_form_of_an_own_instruction_can_be_named() -> None:
+    class Named(OwnInstruction):
+        words = Vocabulary(
+            person="viewer",
+            stimulus="film",
+            response="verdict",
+            instruction="Reply in one word.",
+            answer_form="one word, good or bad",
+        )
+
+    assert final_text(Named()).endswith("and after it one word, good or bad.")
+    assert "Reply in one word." not in final_text(Named())
