@@ -177,7 +177,8 @@ def contract(choices: Sequence[str], ctx: Context) -> str:
     if not choices:
         return ctx.part(PROMPTS, "request")
     # Models answer with the option's text where its letter is expected, unless told the form.
-    listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    quoted = [f'"{choice}"' if " " in choice else choice for choice in choices]
+    listed = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
     return ctx.part(PROMPTS, "request_of_choices", choices=listed)
 
 

@@ -19,7 +19,7 @@ from personabench.api.arguments import check_arguments
 from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
-from personabench.errors import BackendError, UsageError
+from personabench.errors import BackendError, Filtered, UsageError
 from personabench.models.call_order import Ordered, next_place
 from personabench.models.reply import as_it_came
 from personabench.models.roles import Caller
@@ -220,16 +220,32 @@ class Context(Caller):
     ) -> Response:
         # Requests of other phases are made for all users, or after the answer.
         if self._phase not in ("profile", "predict"):
-            return await super()._ask(request, accept, attempt)
+            return await self._ask_filtered(request, accept, attempt)
 
         # Described before the call, since the method may reuse a list of messages afterwards.
         place = next_place()
         self._sent.add(place, self._describe(request))
         try:
-            return await super()._ask(request, accept, attempt)
+            return await self._ask_filtered(request, accept, attempt)
         except BaseException:
             self._sent.remove(place)
             raise
+
+    async def _ask_filtered(
+        self, request: Request, accept: Callable[[str], bool] | None, attempt: Try
+    ) -> Response:
+        """Call the model; a refusal is an empty reply if the run says so."""
+        if self.sampling.refusals != "empty":
+            return await super()._ask(request, accept, attempt)
+        try:
+            response = await super()._ask(request, accept, attempt)
+        except Filtered:
+            self.flag("refused")
+            self.is_storable = False
+            return Response("", finish="refused")
+        if response.finish == "refused":
+            return msgspec.structs.replace(response, text="")
+        return response
 
     def _describe(self, request: Request) -> Sent:
         rendered = self._rendered.get(id(request.messages))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from personabench.api.dataset import Dataset, Wrapped
+from personabench.api.dataset import Dataset
 from personabench.api.downloads import is_intact, read_manifest
 from personabench.api.interface import Interface
 from personabench.errors import DataError
@@ -48,11 +46,10 @@ _LEVELS = 4
 
 
 def is_official(dataset: Dataset, data: Path) -> bool:
-    """Whether an opened dataset's files are, by their hashes, those that `download` has checked."""
-    while isinstance(dataset, Wrapped):
-        dataset = dataset.inner
-
+    """Whether a dataset was opened from files that are, by their hashes, those of `download`."""
     folder = data if data.is_dir() else data.parent
+    source = Path(dataset.source)
+    part = (source if source.is_dir() else source.parent).resolve()
     for candidate in (folder, *folder.resolve().parents[:_LEVELS]):
         try:
             entries = read_manifest(candidate)
@@ -60,15 +57,8 @@ def is_official(dataset: Dataset, data: Path) -> bool:
             continue
         if not entries:
             continue
-        hashes = [bytes.fromhex(entry.sha256) for entry in entries.values()]
-        if dataset.hash in _combine(hashes):
-            return True
-        # The hash of some datasets covers more than their files.
-        return all(is_intact(candidate / name, entry) for name, entry in entries.items())
+        # Only the files beside the opened one: those of all tasks may be gigabytes.
+        paths = {name: (candidate / name).resolve() for name in entries}
+        read = [name for name, path in paths.items() if part in path.parents] or list(entries)
+        return all(is_intact(paths[name], entries[name]) for name in read)
     return False
-
-
-def _combine(hashes: list[bytes]) -> set[str]:
-    """The hashes of datasets of one or two of the files, as `digest_files` makes them."""
-    combinations = [*itertools.permutations(hashes, 1), *itertools.permutations(hashes, 2)]
-    return {hashlib.sha256(b"".join(files)).hexdigest() for files in combinations}

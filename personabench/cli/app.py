@@ -26,10 +26,12 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_panel,
     judge_report,
     leaderboard,
     merge,
     new,
+    pack,
     publish,
     report,
     reproduce,
@@ -79,8 +81,10 @@ app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
+app.command("judge-panel", cls=PlainCommand)(judge_panel.judge_panel)
 app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
+app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")

@@ -73,11 +73,14 @@ class Column:
             self._group.update(dict.fromkeys(rows_of_group, rows_of_group))
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
         self._last_pair: tuple[int, ...] = ()
+        self._estimates: dict[int, Estimate] = {}
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval, on all samples of the row."""
-        scores, index = self._scores(row)
-        return scores.estimate(index[row])
+        if row not in self._estimates:
+            scores, index = self._scores(row)
+            self._estimates[row] = scores.estimate(index[row])
+        return self._estimates[row]
 
     def gain(self, a: int, b: int) -> Estimate:
         """Estimate the gain of row a over row b with its interval, on the samples of both."""

@@ -117,6 +117,20 @@ def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[
     return notes
 
 
+def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline: str) -> list[str]:
+    """Name what hints at a fault of server, prompts or reading, row by row."""
+    notes = []
+    for row, entry in zip(rows, entries, strict=True):
+        clauses = [clause for run in entry.runs for clause in run.summary.suspicious]
+        same = row.statistics.same_as_baseline
+        if same is not None and not entry.is_rule:
+            share, count = same
+            clauses.append(f"{share:.0%} of {count} answers equal those of {baseline}")
+        if clauses:
+            notes.append(f"Suspicious: {row.label}: {'; '.join(dict.fromkeys(clauses))}.")
+    return notes
+
+
 def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
     """Describe intervals, tests, controls and seeds of a board."""
     return [

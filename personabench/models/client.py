@@ -23,6 +23,7 @@ from personabench.errors import (
     BackendError,
     BrokenOff,
     CacheMiss,
+    Filtered,
     Refused,
     Throttled,
     TransientError,
@@ -180,7 +181,7 @@ class Client:
                 flag("other_model")
             for oddity in response.oddities:
                 flag(oddity)
-        return self._receipt(key, phase, response, cached=cached)
+        return self._receipt(key, phase, request, response, cached=cached)
 
     def finish(self, work: str) -> None:
         """Forget the replies that were kept for a sample or a profile, which is on disk now."""
@@ -214,7 +215,7 @@ class Client:
         future: asyncio.Future[tuple[Response, bool]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            response = await self._call(self._with_allowance(request), group, flag)
+            response = await self._call(self.with_allowance(request), group, flag)
             stored = self._store(key, request, response, accept, work)
             future.set_result((response, stored))
         except BaseException as error:
@@ -257,7 +258,7 @@ class Client:
             self.journal.put(work, key, response)
         return for_all and not keeps
 
-    def _with_allowance(self, request: Request) -> Request:
+    def with_allowance(self, request: Request) -> Request:
         """Return the request as it is sent: with room for the thought before the answer."""
         # A likelihood request (`max_tokens` 0) generates nothing.
         if not self.allowance or not request.max_tokens:
@@ -418,7 +419,7 @@ class Client:
 
     def _note_refusal(self, error: BackendError) -> None:
         """End the run if the first calls failed alike, for a reason other than their prompts."""
-        if self._last_answer or _PROMPT_ERROR.search(str(error)):
+        if self._last_answer or isinstance(error, Filtered) or _PROMPT_ERROR.search(str(error)):
             return
 
         # Request ids and token counts differ between otherwise equal messages.
@@ -452,7 +453,7 @@ class Client:
             )
 
     def _receipt(
-        self, key: str, phase: Phase, response: Response, *, cached: bool
+        self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
@@ -474,6 +475,7 @@ class Client:
             response.served or msgspec.UNSET,
             usage.reasoning_tokens,
             usage.cache_write_tokens,
+            request.max_tokens,
         )
         return response, call
 
@@ -505,7 +507,7 @@ class Client:
 
         # A reply shorter than the limit was truncated by the context window, which may differ on
         # the next server.
-        limit = self._with_allowance(request).max_tokens
+        limit = self.with_allowance(request).max_tokens
         reached_limit = response.usage.output_tokens >= limit
         return response.finish == "stop" or (response.finish == "length" and reached_limit)
 

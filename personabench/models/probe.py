@@ -92,7 +92,6 @@ class _Probe:
         self.client = client
         self.options = client.backend.options
         self.writer = writer
-        client.backend.fit_thoughts()
         self.dialect = PLAIN
         self.refused: dict[str, float | None] = {}
         self.refused_extra: list[str] = []
@@ -123,6 +122,7 @@ class _Probe:
     async def _negotiate(self, request: Request) -> Response | None:
         for _ in range(CALLS):
             self.writer.adopt(self.dialect)
+            self.client.backend.fit_thoughts()
             try:
                 response, _ = await self.client.complete(
                     request, "prepare", "", flag=self._report_retry
@@ -149,7 +149,7 @@ class _Probe:
         if self.dialect.api == "completions" and isinstance(error, BackendDown):
             raise BackendDown(self._base_model(message)) from error
 
-        body = self.writer.write("", request)
+        body = self.writer.write("", self.client.with_allowance(request))
         words = error.text if isinstance(error, Refused) else message
         lesson = read_refusal(words, body, self.dialect, self.writer.forms, self.options.extra)
         # Of the errors that end a command, one can be learnt from: 404 to a chat with a base model.
@@ -177,9 +177,13 @@ class _Probe:
             self.thinking = lesson.thinking
             self.writer.trial["enable_thinking"] = lesson.thinking
 
-        is_new = is_decision or lesson.dialect != self.dialect
+        if lesson.least_tokens is not None:
+            # The probe's own limit alone: the run's may be high enough.
+            self.writer.trial[lesson.dialect.limit_field] = lesson.least_tokens
+
+        is_new = is_decision or lesson.least_tokens or lesson.dialect != self.dialect
         self.dialect = lesson.dialect
-        return is_new
+        return bool(is_new)
 
     def _remedy(self) -> str:
         """Describe all that the user has to change, on one line."""

@@ -227,11 +227,12 @@ class _Auditor:
         if not sample.references or sample.evidence:
             return
 
-        self.in_history.of += 1
+        # With marked evidence the question is what the history says, so that it holds the gold.
+        self.in_history.of += not sample.evidence
         options = self.task.options(sample)
         self._options.add(sample, options)
         text = _gold_text(sample, options)
-        self._texts.append(_GoldText(sample.id, sample.user_id, text))
+        self._texts.append(_GoldText(sample.id, sample.user_id, text, not sample.evidence))
 
     def _check_times(self, sample: Sample) -> None:
         time = moment(sample.time)
@@ -295,7 +296,8 @@ class _Auditor:
                 self._numbers[gold.sample_id] = number
                 told_apart.append(gold)
         self._texts = told_apart
-        self.across.of = self.near_history.of = len(told_apart)
+        self.across.of = len(told_apart)
+        self.near_history.of = sum(gold.is_sought for gold in told_apart)
 
     def _find_own_gold(self, sample: Sample) -> None:
         if not sample.references or sample.evidence:
@@ -372,11 +374,12 @@ def _longer(marks: Marks | None, sample: Sample) -> Marks:
 
 
 class _GoldText(NamedTuple):
-    """The text of a gold answer, and whose it is."""
+    """The text of a gold answer, whose it is, and whether its own history should not hold it."""
 
     sample_id: str
     user_id: str
     text: str
+    is_sought: bool
 
 
 class _Options:

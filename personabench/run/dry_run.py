@@ -306,7 +306,7 @@ class DryRunClient(Client):
         key = request_key(self.backend.identity_of(request), request)
         stored = self._stored(key)
         if stored is not None and key in self.booked:
-            return self._receipt(key, phase, stored, cached=True)
+            return self._receipt(key, phase, request, stored, cached=True)
 
         # A method repeats the request since it cannot read the filler.  It may be able to read a
         # real reply, so the repetition is not certain.
@@ -324,7 +324,7 @@ class DryRunClient(Client):
         self.memory[key] = response
         if is_certain:
             self.planned_calls.append(PlannedCall(key, phase, request, stored is not None))
-        return self._receipt(key, phase, response, cached=stored is not None)
+        return self._receipt(key, phase, request, response, cached=stored is not None)
 
     def _stored(self, key: str) -> Response | None:
         if self.policy not in ("use", "only"):

@@ -12,7 +12,7 @@ import msgspec
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import list_few
 from personabench.errors import DataError
-from personabench.hashing import digest
+from personabench.hashing import digest_record, digest_set
 from personabench.tasks.longmemeval.files import FILES, Questions, Session, locate
 from personabench.types import Record, Sample
 
@@ -44,7 +44,7 @@ class LongMemEvalData(Dataset):
         if not ids:
             raise DataError(f"{path} holds no questions")
         self._index = [(name, name) for name in ids]
-        self.hash = digest([digest(entry) for entry in self._questions])
+        self.hash = digest_set(map(digest_record, self._questions))
         # Most samples are read several times in a row, by several methods.
         self._load = lru_cache(maxsize=4)(self._make_sample)
 

@@ -222,7 +222,8 @@ def _make_question(question: _Question, golds: Mapping[str, Mapping[str, list[st
         question.type,
         question.difficulty,
         outdated if isinstance(outdated, list) else [outdated],
-        [segments for segments in golds.get(question.q_id, {}).values() if segments],
+        # Sorted, so that the order of the keys in the file means nothing.
+        [segments for _, segments in sorted(golds.get(question.q_id, {}).items()) if segments],
     )
 
 

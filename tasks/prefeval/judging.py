@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
 
 _FORM = (
     "First explain in one or two sentences. Then answer with yes or no in tags: "
@@ -42,7 +43,7 @@ _QUESTIONS = {
 }
 _ANSWER = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _QUOTE = re.compile(r"<quote>([^<]*)</quote>", re.IGNORECASE)
-PROMPT = digest([_FORM, {name: list(map(str, value)) for name, value in _QUESTIONS.items()}])[:12]
+PROMPT = digest([RULE, _FORM, [list(map(str, value)) for value in _QUESTIONS.values()]])[:12]
 
 
 class Verdict(NamedTuple):
@@ -73,8 +74,9 @@ async def judge_response(judge: Judge, facts: Mapping[str, str], count: int) -> 
 
 async def _put(judge: Judge, name: str, facts: Mapping[str, str]) -> Verdict:
     question, shown = _QUESTIONS[name]
-    user = "\n\n".join(f"{key.capitalize()}:\n{facts[key]}" for key in shown)
-    judged = await query_judge(judge, f"{question}\n\n{_FORM}", user, read_answer)
+    fence = Fence(*(facts[key] for key in shown))
+    user = "\n\n".join(f"{key.capitalize()}:\n{fence.wrap(facts[key])}" for key in shown)
+    judged = await query_judge(judge, f"{question} {RULE}\n\n{_FORM}", user, read_answer)
     return Verdict(judged.value, judged.evidence)
 
 

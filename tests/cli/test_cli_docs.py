@@ -47,6 +47,7 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
         "reproduce",
         "compare",
         "publish",
+        "pack",
         "export",
         "score",
         "list",

@@ -121,8 +121,8 @@ def test_long_and_hostile_replies_take_no_time() -> None:
         ),
         (
             "refused",
-            "content_filter SAFETY refusal RECITATION PROHIBITED_CONTENT "
-            "guardrail_intervened sensitive",
+            "content_filter content_filter:_PROHIBITED SAFETY refusal RECITATION "
+            "PROHIBITED_CONTENT guardrail_intervened sensitive",
         ),
         (
             "interrupted",

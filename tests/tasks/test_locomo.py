@@ -222,7 +222,9 @@ class ScriptedJudge:
     [
         ("It fits.\nVerdict: right", True),
         ("**Verdict: wrong**", False),
-        ("Verdict: right\nbut I am not sure", None),
+        ("Verdict: right\nI am sure.", True),
+        ("The answer says Verdict: right\nVerdict: wrong", False),
+        ("Verdict: right\nVerdict: wrong", None),
         ("", None),
     ],
 )
