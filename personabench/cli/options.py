@@ -217,7 +217,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Model name; for local, a .gguf file or a hub repository.",
+        help="Model name; for local, a .gguf file, a hub repository or packaged:q8_0.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

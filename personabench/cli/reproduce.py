@@ -188,7 +188,7 @@ def _reproduce(
     console = screen(err=True)
     options = groups[0].options
     all_options = [group.options for group in groups]
-    departures = describe_departures(recipe, options.backend_options, scale)
+    departures = describe_departures(recipe, options, scale)
     console.print(_title(name, recipe, scale), style="bold", markup=False, soft_wrap=True)
 
     try:

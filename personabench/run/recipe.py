@@ -25,12 +25,11 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
 from personabench.errors import UsageError
-from personabench.models.backends.base import BackendOptions
 from personabench.models.roles import RoleName
 from personabench.run.options import Options
 from personabench.types import Sampling
@@ -109,7 +108,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         task, split: of every row that names no other; `split` as of `--split`.
         metric: the metric whose gains over `baseline` are compared.
         baseline: the method that gains are measured against.
-        model: the model under test; roles: models of the simulator and the judge.
+        model: the model under test; roles: models of the simulator, the judge and the profiler.
         task_params: options of the tasks.
         limit: number of samples that the paper drew; None for all.
         tolerance: by metric, by how much published repetitions of one row differ.
@@ -306,7 +305,7 @@ def _format(value: Any) -> str:
     return str(value)
 
 
-def describe_departures(recipe: Recipe, options: BackendOptions, scale: int | None) -> list[str]:
+def describe_departures(recipe: Recipe, options: Options, scale: int | None) -> list[str]:
     """Why numbers cannot be compared with the paper's, as far as the command decides."""
     departures = []
     if scale:
@@ -316,9 +315,13 @@ def describe_departures(recipe: Recipe, options: BackendOptions, scale: int | No
             changes.append(f"max_tokens={recipe.smoke.max_tokens}")
         if changes:
             departures.append(f"smoke settings ({', '.join(changes)})")
-    if not is_same_model(options.model or "", recipe.model.name):
+    if not is_same_model(options.backend_options.model or "", recipe.model.name):
         paper = recipe.model.name or "a model that it does not name"
         departures.append(f"another model than the paper's, {paper}")
+    for role, model in recipe.roles.items():
+        named = options.roles.get(cast(RoleName, role))
+        if named is None or not is_same_model(named[1].model or "", model.name):
+            departures.append(f"another {role} than the paper's, {model.name}")
     return departures
 
 

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
-import numpy as np
-
 from personabench.api.dataset import Dataset
 from personabench.api.guard import explain_result, plugin_guard
 from personabench.api.judged import JudgedTask, judged_metrics
@@ -99,6 +97,9 @@ class Tally:
         return {scorer: self._aggregate(scorer) for scorer in self.task.scorers}
 
     def _aggregate(self, scorer: str) -> dict[str, float]:
+        # Imported on use, since scores come after the calls.
+        import numpy as np
+
         scores = {}
         for metric in self.all:
             values = self._values[scorer, metric.name]

@@ -44,6 +44,7 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
         "show",
         "leaderboard",
         "report",
+        "table",
         "reproduce",
         "compare",
         "publish",
