@@ -137,6 +137,17 @@ class Request(msgspec.Struct, frozen=True):
     adapter: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one call or of many.
 
