@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
 import pytest
 from edit_fixtures import Markers
 
@@ -12,3 +17,38 @@ from personabench.retrieval.embedders import Embedders
 def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors by marker word instead of an embedder's."""
     monkeypatch.setattr(Embedders, "embed", lambda self, texts, name: Markers().embed(texts, name))
+
+
+TRIED, HELD = "tried", "held"
+Case = Callable[[str], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def case(record_property: Callable[[str, Any], None]) -> Case:
+    """Count a case of a suite, and whether it held; the sums are printed at the end."""
+
+    @contextmanager
+    def counted(suite: str) -> Iterator[None]:
+        record_property(f"{TRIED}:{suite}", 1)
+        yield
+        record_property(f"{HELD}:{suite}", 1)
+
+    return counted
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many cases of each suite were tried, and how many held."""
+    totals: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            # With several processes the properties of a report travel to this one.
+            if getattr(report, "when", "") == "call":
+                for name, amount in report.user_properties:
+                    totals[name] += amount
+
+    suites = sorted(name.partition(":")[2] for name in totals if name.startswith(TRIED))
+    if suites:
+        terminalreporter.section("trust: docs/trust.md says what these suites try")
+    for suite in suites:
+        tried, held = totals[f"{TRIED}:{suite}"], totals[f"{HELD}:{suite}"]
+        terminalreporter.write_line(f"{suite}: {tried:,} tried, {held:,} held")

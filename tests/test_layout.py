@@ -79,5 +79,5 @@ def test_the_tests_mirror_the_package() -> None:
     folders = {path.parent.relative_to(PACKAGE) for path in MODULES.values()}
     tests = Path(__file__).parent
     nested = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
-    # Algorithms restated from their papers are tests of several rooms at once.
-    assert nested - {Path("methods"), Path("tasks"), Path("fidelity")} <= folders
+    # Algorithms restated from papers, and the suites of docs/trust.md, are tests of several rooms.
+    assert nested - {Path("methods"), Path("tasks"), Path("fidelity"), Path("trust")} <= folders

@@ -172,7 +172,7 @@ class Learner(Method):
         preference = prompts.read_phrase(reply)
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
-        return prompts.cap_preference(preference, ctx)
+        return prompts.cap_preference(preference, ctx, self.params.preference_max_words)
 
     async def infer_from_all(
         self,

@@ -36,7 +36,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 # The letter of "B. Go home", "(B)", "The answer is B" and "option B"; never the article "A".
 _STATED_LETTER = re.compile(
     r"^([A-Za-z])[.:)]|\(([A-Za-z])\)"
-    r"|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Ll]etter)(?:\s+is)?\s*:?\s*([A-Z])(?![\w'])"
+    r"|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Ll]etter)(?:\s+is)?\s*(?::\s*)?([A-Z])(?![\w'])"
 )
 
 

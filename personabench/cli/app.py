@@ -32,12 +32,14 @@ from personabench.cli import (
     merge,
     new,
     pack,
+    plot,
     publish,
     report,
     reproduce,
     run,
     score,
     show,
+    table,
 )
 from personabench.cli import list as listing
 from personabench.cli.console import echo
@@ -78,6 +80,8 @@ app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
+app.command("table", cls=PlainCommand)(table.table)
+app.command("plot", cls=PlainCommand)(plot.plot)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)

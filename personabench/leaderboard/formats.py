@@ -164,11 +164,11 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     lines = [
         f"### {_escape_html(board.title)}",
         "",
-        _markdown_line(map(_escape_cell, columns.values())),
+        _markdown_line(map(escape_cell, columns.values())),
         f"|{'|'.join(rules)}|",
     ]
     for row in board.rows:
-        cells = {name: _escape_cell(text(name, row)) for name in columns}
+        cells = {name: escape_cell(text(name, row)) for name in columns}
         score = cells[board.primary]
         if row.leader:
             score = f"**{score}**"
@@ -196,7 +196,8 @@ def _escape_html(plain: str) -> str:
     return _LINK.sub(r"\\]", " ".join(visible(escaped).splitlines()))
 
 
-def _escape_cell(plain: str) -> str:
+def escape_cell(plain: str) -> str:
+    """Escape text for a cell of a Markdown table."""
     return _escape_html(plain.replace("\\", "\\\\").replace("|", "\\|"))
 
 
@@ -218,7 +219,8 @@ _TEX = {
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-def _escape_tex(plain: str) -> str:
+def escape_tex(plain: str) -> str:
+    """Escape text for LaTeX."""
     return "".join(_TEX.get(character, character) for character in plain)
 
 
@@ -231,7 +233,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
     title, columns = headed(board, board.all_columns if wide else board.columns)
     body = []
     for row in board.rows:
-        cells = {name: _escape_tex(text(name, row)) for name in columns}
+        cells = {name: escape_tex(text(name, row)) for name in columns}
         score = cells[board.primary]
         if row.leader:
             score = rf"\textbf{{{score}}}"
@@ -242,7 +244,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
 
     return _latex_table(
         alignment="".join("l" if name in WORDS else "r" for name in columns),
-        head=[_escape_tex(heading) for heading in columns.values()],
+        head=[escape_tex(heading) for heading in columns.values()],
         body=body,
         caption=[f"{title}.", *board.notes],
     )
@@ -254,7 +256,7 @@ def _latex_table(
     body: Iterable[Iterable[str]],
     caption: Iterable[str],
 ) -> str:
-    sentences = " ".join(_escape_tex(sentence) for sentence in caption)
+    sentences = " ".join(escape_tex(sentence) for sentence in caption)
     return "\n".join(
         [
             r"\begin{table}",
@@ -342,7 +344,7 @@ def _curve_as_markdown(curve: Sequence[Point]) -> str:
     rows = [heads, ["---:"] * len(heads), *(_curve_cells(point) for point in curve)]
     lines = [f"### {_escape_html(curve_title(curve))}", ""]
     for row in rows:
-        lines.append(_markdown_line(_escape_cell(part) for part in row))
+        lines.append(_markdown_line(escape_cell(part) for part in row))
     lines.append("")
     lines += [f"- {_escape_html(sentence)}" for sentence in remarks(curve)]
     return "\n".join(lines).rstrip("\n")
@@ -355,10 +357,10 @@ def curves_as_latex(points: Sequence[Point]) -> str:
 
 def _curve_as_latex(curve: Sequence[Point]) -> str:
     heads = _curve_heads(curve)
-    rows = [[_escape_tex(part) for part in _curve_cells(point)] for point in curve]
+    rows = [[escape_tex(part) for part in _curve_cells(point)] for point in curve]
     return _latex_table(
         alignment="r" * len(heads),
-        head=[_escape_tex(heading) for heading in heads],
+        head=[escape_tex(heading) for heading in heads],
         body=rows,
         caption=[f"{curve_title(curve)}.", *remarks(curve)],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from personabench.api.compatibility import matrix
@@ -11,6 +12,8 @@ from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, judge_of
 from personabench.results.index import Run
 
+# The folders of an absolute path, not those of an address.
+_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
 # A method that falls back on more samples than this is hardly measured at all.
 MOSTLY = 0.5
 
@@ -18,7 +21,7 @@ MOSTLY = 0.5
 def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run]) -> list[str]:
     """Describe data, users, task options and samples of a board, and the runs it leaves out."""
     summary = runs[0].summary
-    notes = [f"Data: {summary.source} ({summary.data_hash[:8]})."]
+    notes = [f"Data: {_shorten_paths(summary.source)} ({summary.data_hash[:8]})."]
     notes += _describe_users(newest[0])
     notes += _describe_options(newest)
     audits = dict.fromkeys(run.summary.audit for run in newest)
@@ -43,6 +46,11 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
     if published:
         notes.append(f"Published results: {', '.join(published)}.")
     return notes
+
+
+def _shorten_paths(source: str) -> str:
+    """Drop the folders of absolute paths, which mean nothing on another machine."""
+    return _FOLDERS.sub("", source)
 
 
 def _describe_users(run: Run) -> list[str]:

@@ -59,6 +59,8 @@ _PROMPT_ERROR = re.compile(
 
 def encodable(text: str) -> str:
     """Replace each unpaired surrogate, which cannot be written to a file, by U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

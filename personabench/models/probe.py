@@ -32,7 +32,7 @@ CALLS = 12
 """Calls of one probe at most."""
 ANSWER_TOKENS = 16
 FOLDER = "dialects"
-VERSION = 1
+VERSION = 2
 
 _SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -46,6 +46,7 @@ _MESSAGES = (
     Message("user", 'Reply with {"word": "yes"}.'),
 )
 _EXCERPT = 160
+_READ = 4_000
 _LOCK_PAUSE = 0.1
 # The entries of a list are inside a message.
 _WORDS = [
@@ -233,7 +234,8 @@ class _Probe:
 
 def _excerpt(message: str) -> str:
     """Return the server's own words in the message of a refusal."""
-    matches = (words.search(message) for words in _WORDS)
+    # Cut first: a server may send much more than anybody reads.
+    matches = (words.search(message[:_READ]) for words in _WORDS)
     text = next((match[1] for match in matches if match), message)
     return text[:_EXCERPT]
 

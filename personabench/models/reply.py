@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -183,6 +184,8 @@ def _strip_channel(content: str) -> str:
     return _CHANNEL_END.sub("", content).strip()
 
 
+# Cached because it is called for every reply, with the same few words.
+@lru_cache(maxsize=256)
 def parse_finish(word: str | None) -> str:
     """Map a provider's finish reason to a `Response`'s `finish`; "unsaid" if there is none."""
     if not word:

@@ -25,7 +25,7 @@ EXAMPLES = 5
 """Examples that are kept of each kind of defect."""
 
 MAX_RECORDS = 20_000
-"""Records that the audit at the start of a run reads, about a second's worth."""
+"""Records and questions that the audit at the start of a run reads, about a second's worth."""
 
 # Standard deviations over chance.  With four options and three rules, chance alone reaches this in
 # one of a thousand data sets.
@@ -88,7 +88,7 @@ class Audit:
         """The result in one line, without any text of the data."""
         scope = f"all {self.total:,} questions"
         if self.samples < self.total:
-            scope = f"{self.samples:,} of {self.total:,} questions, drawn by users"
+            scope = f"{self.samples:,} of {self.total:,} questions"
         parts = [
             f"{defect.count:,} of {defect.of:,} {defect.unit} {defect.what}"
             for defect in self.defects
@@ -125,8 +125,8 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
     """Audit an opened split.
 
     Args:
-        max_records: stop after the user with whom so many records have been read, taking users in
-            the order of `--limit`.
+        max_records: stop when so many records and questions have been read, taking users in the
+            order of `--limit`.
 
     Raises:
         PluginError: the task's code fails.
@@ -205,14 +205,11 @@ class _Auditor:
 
     def read_questions(self, max_records: int | None) -> list[int]:
         """The first pass: index golds, check times and options; returns the positions read."""
-        positions = []
-        last_user = None
+        positions: list[int] = []
         for position in select(self.dataset, None, 0):
-            _, user_id = self.index[position]
-            is_full = max_records is not None and self.records >= max_records
-            if is_full and user_id != last_user:
+            # A question without records takes time as well.
+            if max_records is not None and self.records + len(positions) >= max_records:
                 break
-            last_user = user_id
             sample = load_sample(self.dataset, position, self.index)
             self.records += len(sample.history)
             positions.append(position)
@@ -223,8 +220,7 @@ class _Auditor:
         self._check_times(sample)
         self._check_repeated(sample)
         self.histories[sample.user_id] = _longer(self.histories.get(sample.user_id), sample)
-        # An answer with marked evidence is in the history by design.
-        if not sample.references or sample.evidence:
+        if not sample.references:
             return
 
         # With marked evidence the question is what the history says, so that it holds the gold.
@@ -235,9 +231,9 @@ class _Auditor:
         self._texts.append(_GoldText(sample.id, sample.user_id, text, not sample.evidence))
 
     def _check_times(self, sample: Sample) -> None:
-        time = moment(sample.time)
-        later = [record for record in sample.history if moment(record.time) > time]
-        if not time or not any(record.time for record in sample.history):
+        asked = moment(sample.time)
+        later = [record for record in sample.history if moment(record.time) > asked]
+        if not asked or not any(record.time for record in sample.history):
             return
         self.dated += 1
         self.late.of += 1

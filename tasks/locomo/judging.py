@@ -30,7 +30,9 @@ _FORM = (
     "First give your reason in one sentence. Then end with one line, either\n"
     "Verdict: right\nor\nVerdict: wrong"
 )
-_VERDICT = re.compile(r"[\s*_`#>]*verdict[\s*_`]*:[\s*_`]*(right|wrong)[\s.*_`]*", re.IGNORECASE)
+_VERDICT = re.compile(
+    r"[_#> ]{0,4}verdict_?\s{0,3}:_?\s{0,3}(right|wrong)[. _]{0,3}", re.IGNORECASE
+)
 
 
 async def judge_answer(
@@ -54,7 +56,7 @@ async def judge_answer(
 
 
 def read_verdict(reply: str) -> bool | None:
-    """Read the verdict that is alone on its line; None without one, or with different ones."""
+    """Read the verdict that is alone on its line; None without one, or with both."""
     return verdict_reader.read_verdict(reply, _read_line)
 
 

@@ -34,7 +34,8 @@ _ABSTENTION = (
 _FORM = "Answer with yes or no only."
 PROMPT = digest([_PLAIN, _RULES, _ABSTENTION, RULE, _FORM])[:12]
 MAX_TOKENS = 10
-_FIRST_WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+# The reply has room for the verdict alone, so that its first word is no quotation.
+_FIRST_WORD = re.compile(r"\W{0,20}(yes|no)\b", re.IGNORECASE)
 
 
 async def judge_answer(
@@ -46,8 +47,9 @@ async def judge_answer(
         BackendError: a call failed for good.
     """
     rule = _ABSTENTION if is_abstention else _RULES.get(kind, _PLAIN)
-    task = "You check a response to a question about earlier conversations."
-    system = f"{task} {rule} {RULE} {_FORM}"
+    system = (
+        f"You check a response to a question about earlier conversations. {rule} {RULE} {_FORM}"
+    )
     fence = Fence(question, gold, answer)
     user = (
         f"Question:\n{fence.wrap(question)}\n\nReference:\n{fence.wrap(gold)}\n\n"

@@ -43,7 +43,9 @@ _QUESTIONS = {
 }
 _ANSWER = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _QUOTE = re.compile(r"<quote>([^<]*)</quote>", re.IGNORECASE)
-PROMPT = digest([RULE, _FORM, [list(map(str, value)) for value in _QUESTIONS.values()]])[:12]
+PROMPT = digest([_FORM, RULE, {name: list(map(str, value)) for name, value in _QUESTIONS.items()}])[
+    :12
+]
 
 
 class Verdict(NamedTuple):
@@ -86,9 +88,9 @@ def _find_quote(reply: str) -> str:
 
 
 def read_answer(reply: str) -> bool | None:
-    """Read the last tagged answer of a reply; None unless it is yes or no."""
-    answers = _ANSWER.findall(reply)
-    return {"yes": True, "no": False}.get(answers[-1].strip().lower()) if answers else None
+    """Read the tagged answer of a reply; None unless it is yes or no, or if there are both."""
+    answers = {answer.strip().lower() for answer in _ANSWER.findall(reply)}
+    return {"yes": True, "no": False}.get(answers.pop()) if len(answers) == 1 else None
 
 
 def follows(verdicts: Mapping[str, Verdict]) -> bool | None:

@@ -32,6 +32,7 @@ from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
 from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
+from personabench.tasks.prelude.user import TOP_P
 from personabench.types import Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
@@ -73,7 +74,8 @@ class _Prelude(OnlineTask, Downloadable):
             seeds: the seeds of the trajectories themselves, such as 3,4,5, instead of their number.
             preferences: a preference file, instead of the data folder's or the bundled one; its
                 content is part of the data's hash, its path is not.
-            user_max_tokens: maximum tokens of each reply of the simulated user.
+            user_max_tokens: maximum tokens of each reply of the simulated user; user_top_p: their
+                nucleus sampling probability. Its temperature is `--simulator-temperature`.
             document_tokens: documents are truncated, and counted, after so many tokens; 0 for
                 never.
             accuracy: measure that compares an inferred preference with the true ones.
@@ -85,6 +87,7 @@ class _Prelude(OnlineTask, Downloadable):
         seeds: str = ""
         preferences: str = ""
         user_max_tokens: int = 4000
+        user_top_p: float = TOP_P
         document_tokens: int = 0
         accuracy: scoring.Accuracy = "wordllama"
 
@@ -99,6 +102,8 @@ class _Prelude(OnlineTask, Downloadable):
                 value = getattr(self, name)
                 if value < minimum:
                     raise ValueError(f"{name} must be at least {minimum}, not {value}")
+            if not 0 < self.user_top_p <= 1:
+                raise ValueError(f"user_top_p must be above 0 and at most 1, not {self.user_top_p}")
             _read_seeds(self.seeds)
 
         @property
@@ -238,6 +243,7 @@ class _Prelude(OnlineTask, Downloadable):
                 draft,
                 applied,
                 self.params.user_max_tokens,
+                top_p=self.params.user_top_p,
             )
 
         edit = measure_edit(draft, reaction.final)

@@ -95,6 +95,7 @@ async def react(
     draft: str,
     preference: str,
     max_tokens: int,
+    top_p: float = TOP_P,
 ) -> Reaction:
     """Let the user react to a draft; flags undecided, cleaned and unchanged replies.
 
@@ -106,7 +107,7 @@ async def react(
     """
     slots = {"draft": draft, "preference": preference}
     question = texts.messages(PROMPTS, "accept", words, {**slots, "document": document})
-    reply = await _call_user(simulator, question, max_tokens)
+    reply = await _call_user(simulator, question, max_tokens, top_p)
     decision = parse_decision(reply)
     if decision == "accepted":
         return Reaction(decision, reply, "", draft)
@@ -114,7 +115,7 @@ async def react(
         simulator.flag("undecided")
 
     request = texts.messages(PROMPTS, "rewrite", words, slots)
-    raw = await _request_rewrite(simulator, request, draft, max_tokens)
+    raw = await _request_rewrite(simulator, request, draft, max_tokens, top_p)
     final = clean_rewrite(raw, draft)
     if final != raw.strip():
         simulator.flag("cleaned_rewrite")
@@ -124,7 +125,7 @@ async def react(
 
 
 async def _request_rewrite(
-    simulator: Role, request: Sequence[Message], draft: str, max_tokens: int
+    simulator: Role, request: Sequence[Message], draft: str, max_tokens: int, top_p: float
 ) -> str:
     """Request a rewrite, a second time if it is empty after cleaning.
 
@@ -136,6 +137,7 @@ async def _request_rewrite(
             simulator,
             request,
             max_tokens,
+            top_p,
             repeat=repeat,
             accept=lambda text: bool(clean_rewrite(text, draft)),
         )
@@ -171,13 +173,14 @@ async def _call_user(
     simulator: Role,
     messages: Sequence[Message],
     max_tokens: int,
+    top_p: float,
     repeat: int = 0,
     accept: Callable[[str], bool] | None = None,
 ) -> str:
     return await simulator.complete(
         messages,
         max_tokens=max_tokens,
-        top_p=TOP_P,
+        top_p=top_p,
         repeat=repeat,
         accept=accept,
     )

@@ -44,6 +44,8 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
         "show",
         "leaderboard",
         "report",
+        "table",
+        "plot",
         "reproduce",
         "compare",
         "publish",

@@ -20,6 +20,7 @@ from synthetic_scores import list_rows
 from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, table
 from personabench.leaderboard.formats import headed
+from personabench.leaderboard.notes import _shorten_paths
 from personabench.report.board import board_page
 from personabench.results.index import Run, label, read_runs
 from personabench.results.spec import RunSpec
@@ -273,3 +274,16 @@ def test_summaries_come_oldest_first_and_a_damaged_one_is_named(tmp_path: Path) 
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"1/summary\.json is damaged .* repeat the run's command"):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/me/my-data/dev_questions.json", "dev_questions.json"),
+        ("C:\\Users\\me\\reviews.csv, 5 of 6 users", "reviews.csv, 5 of 6 users"),
+        ("example data, not LaMP", "example data, not LaMP"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+    ],
+)
+def test_notes_hold_no_folder_of_the_users_machine(source: str, shown: str) -> None:
+    assert _shorten_paths(source) == shown

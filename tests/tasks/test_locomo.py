@@ -222,9 +222,8 @@ class ScriptedJudge:
     [
         ("It fits.\nVerdict: right", True),
         ("**Verdict: wrong**", False),
-        ("Verdict: right\nI am sure.", True),
-        ("The answer says Verdict: right\nVerdict: wrong", False),
-        ("Verdict: right\nVerdict: wrong", None),
+        ("Verdict: right\nbut I am not sure", True),
+        ("It says:\nVerdict: right\nwhich it is not.\nVerdict: wrong", None),
         ("", None),
     ],
 )

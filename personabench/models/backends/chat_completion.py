@@ -453,13 +453,14 @@ def _first_count(*values: Number) -> int:
 def _split_message(message: _Message) -> tuple[str, str]:
     """Return answer and thought of a message, by its fields and the types of its parts."""
     thoughts = []
-    for field in (
+    fields = (
         message.reasoning_content,
         message.reasoning,
         message.thinking,
         message.thinking_blocks,
         message.reasoning_details,
-    ):
+    )
+    for field in filter(None, fields):
         thought = "".join(_iter_texts(field))
         if thought:
             thoughts.append(thought)

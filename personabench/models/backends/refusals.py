@@ -17,6 +17,7 @@ from personabench.errors import Filtered, Refused
 from personabench.models.backends.dialect import LIMIT_FIELDS, SCHEMAS, Dialect
 from personabench.models.backends.reasoning import Form
 from personabench.models.backends.status import without_echo
+from personabench.models.backends.windows import refused_window
 
 NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
@@ -147,8 +148,10 @@ def _read_list(
         # The words about a field follow its name.
         fault = message[start:end]
         fields = [name for name in _pointed_fields(fault) if name in body and name != "messages"]
-        lesson = fields and _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
-        if lesson:
+        if not fields:
+            continue
+        lesson = _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
+        if lesson is not None:
             count += 1
             total = Lesson(
                 lesson.dialect,
@@ -249,7 +252,7 @@ def _rename_limit(
 def _read_bounds(message: str, body: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
     """Return the bounds of the token limit that a message states and a request is out of."""
     tokens = next((body[name] for name in LIMIT_FIELDS if name in body), None)
-    if tokens is None or not re.search(_LIMIT, message, re.I):
+    if tokens is None or not _is_about_limit(message):
         return None
     least = _LEAST.search(message)
     if least is not None and int(least[1]) > tokens:
@@ -258,6 +261,11 @@ def _read_bounds(message: str, body: Mapping[str, Any]) -> tuple[int | None, int
     if most is not None and 0 < int(most[1]) < tokens:
         return None, int(most[1])
     return None
+
+
+def _is_about_limit(message: str) -> bool:
+    # A window that is too small for prompt and reply is another matter.
+    return re.search(_LIMIT, message, re.I) is not None and refused_window(message) is None
 
 
 def _next_form(
@@ -367,7 +375,7 @@ def suggest_remedy(message: str, fields: Sequence[str], role: str) -> str:
         role: the role of the model in options, such as "judge"; "" for the model under test.
     """
     prefix = f"--{role}-" if role else "--"
-    if re.search(_LIMIT, message, re.I) and not role:
+    if _is_about_limit(message) and not role:
         bound = _LEAST.search(message) or _MOST.search(message)
         if bound is not None:
             return f"; --max-tokens {bound[1]} is accepted, which makes a separate run"

@@ -84,7 +84,7 @@ _BAD_KEY = re.compile(
 # A flag on an account, in contrast, concerns every call.
 _FILTER = re.compile(
     r"moderat|(?<!account )(?<!account was )(?<!account has been )flagged"
-    r"|content.?(?:filter|management|policy)|safety|harmful|guardrail|block_?reason"
+    r"|content.?(?:filter|management|policy)|\bsafety\b|harmful|guardrail|block_?reason"
     r"|data_?inspection|inappropriate content|prohibited.content|responsible.?ai",
     re.I,
 )

@@ -373,6 +373,15 @@ def test_bounds_of_the_token_limit(message: str, least: int | None, most: int | 
     assert f"--max-tokens {bound} is accepted" in suggest_remedy(message, ("top_p",), "")
 
 
+def test_a_window_is_no_bound_of_the_token_limit() -> None:
+    message = (
+        "'max_tokens' is too large: 5000. This model's maximum context length is 4096 tokens and "
+        "your request has 100 input tokens (5000 > 4096 - 100)"
+    )
+    assert read_refusal(message, {"max_tokens": 5000}, PLAIN) is None
+    assert not suggest_remedy(message, ("top_p",), "")
+
+
 def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
     url = "https://dashscope.aliyuncs.com/compatible-mode/v1"
     message = "The value of the enable_thinking parameter is restricted to True."

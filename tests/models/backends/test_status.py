@@ -67,6 +67,7 @@ def error_of(status: int, body: Any, **headers: str) -> Exception:
 
 STATUSES = [
     (400, "Input data may contain inappropriate content.", Filtered, "inappropriate"),
+    (400, "Unsupported parameter: 'safety_identifier'", Refused, "safety_identifier"),
     (400, {"input": "content filter", "message": "odd"}, Refused, "odd"),
     (400, "no such field", Refused, "answered 400"),
     (400, "Your credit balance is too low to access the API", BackendDown, "no credit left"),
@@ -393,6 +394,7 @@ async def test_odd_side_values_do_not_cost_the_answer(
     [
         {"reasoning": "I weigh."},
         {"thinking": "I weigh."},
+        {"reasoning": None, "reasoning_details": [{"type": "reasoning.text", "text": "I weigh."}]},
         {"thinking_blocks": [{"type": "thinking", "thinking": "I weigh.", "signature": "x"}]},
     ],
 )
