@@ -165,17 +165,6 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
 
 
-class Try(NamedTuple):
-    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
-    many."""
-
-    number: int = 0
-    of: int = 1
-
-
-ONLY_TRY = Try()
-
-
 class Response(msgspec.Struct, frozen=True, omit_defaults=True):
     """A model's reply.
 

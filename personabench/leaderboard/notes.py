@@ -168,8 +168,9 @@ def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
         ]
     if len(rows) > 1:
         return [
-            f"±: half of a 95 % interval over users; [low, high]: one with unequal sides. No single row '{baseline}' to measure gains "
-            "against: run it or name another with --baseline."
+            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
+            f"No single row '{baseline}' to measure gains against: run it or name another with "
+            "--baseline."
         ]
     return []
 
