@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --samples 2000 --latency 0.05 --concurrency 64
     python benchmarks/throughput.py --memory
+    python benchmarks/throughput.py --whole --concurrency 128
 
 All contenders send the same questions (generated LaMP-4 data) to one fixed-latency server, each in
 a fresh process: personabench doing a whole run (load, render, key, cache, call, usage, append,
@@ -9,8 +10,9 @@ score) on its `vllm` and its `openai` backend, its calls alone on each (key, cac
 append), a loop over the openai SDK with its default and with its aiohttp transport, a loop over
 bare aiohttp, and lm-eval and inspect-ai if the interpreter of `--peer-python` has them.  The loops
 store nothing and score nothing.  Start-up is not included: a run of one wave (as many samples as
-calls in flight) is subtracted.  The ceiling is samples x latency / concurrency.  Minima of several
-rounds, since other work on the machine only ever adds.
+calls in flight) is subtracted; `--whole` compares whole processes of a run and of the bare aiohttp
+loop as well.  The ceiling is samples x latency / concurrency.  Minima of several rounds, since
+other work on the machine only ever adds.
 """
 
 from __future__ import annotations
@@ -375,6 +377,50 @@ def compare(
             )
 
 
+def compare_whole(samples: int, latency: float, concurrency: int, rounds: int) -> None:
+    """Print the time of whole processes, start-up included, against that of the bare loop."""
+    names = ("vllm", "aiohttp")
+    sizes = {"start-up": concurrency, "whole": samples}
+    costs: dict[tuple[str, str], list[Cost]] = {}
+    with tempfile.TemporaryDirectory() as folder, running(latency) as url:
+        for size, count in sizes.items():
+            Path(folder, size).mkdir()
+            generate(Path(folder, size), count)
+        # In turns, so that other work on the machine meets both.
+        for _ in range(rounds):
+            for size in sizes:
+                for name in names:
+                    cost = measure_process(name, url, Path(folder, size), concurrency)
+                    costs.setdefault((name, size), []).append(cost)
+
+    print(f"{samples} samples, {latency * 1000:g} ms, {concurrency} in flight")
+    print(f"{'':40}{'wall s':>9}{'CPU s':>9}{'beyond start-up s':>19}{'CPU s':>9}")
+    least = {key: Cost(*map(min, zip(*runs, strict=True))) for key, runs in costs.items()}
+    figures = []
+    for name in names:
+        whole, start = least[name, "whole"], least[name, "start-up"]
+        row = (whole.wall, whole.cpu, whole.wall - start.wall, whole.cpu - start.cpu)
+        figures.append(row)
+        wall, cpu, wall_beyond, cpu_beyond = row
+        print(f"{CONTENDERS[name][0]:40}{wall:9.2f}{cpu:9.2f}{wall_beyond:19.2f}{cpu_beyond:9.2f}")
+    wall, cpu, wall_beyond, cpu_beyond = (a / b for a, b in zip(*figures, strict=True))
+    print(f"{'ratio':40}{wall:9.2f}{cpu:9.2f}{wall_beyond:19.2f}{cpu_beyond:9.2f}")
+
+
+def measure_process(name: str, url: str, data: Path, concurrency: int) -> Cost:
+    """Measure one contender's process from its start to its end."""
+    command = [sys.executable, __file__, "--child", name, url, str(data)]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run(
+        [*command, "--concurrency", str(concurrency)], check=True, stdout=subprocess.DEVNULL
+    )
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(wall, cpu, after.ru_maxrss / 1024)
+
+
 def compare_memory(
     sizes: tuple[int, int],
     concurrency: int,
@@ -427,6 +473,9 @@ def main() -> None:
         "--memory", action="store_true", help="peak memory at 2,000 and 20,000 samples instead"
     )
     parser.add_argument(
+        "--whole", action="store_true", help="whole processes of a run and of the bare loop instead"
+    )
+    parser.add_argument(
         "--child",
         nargs=3,
         metavar=("NAME", "URL", "DATA"),
@@ -436,6 +485,8 @@ def main() -> None:
     if options.child:
         name, url, data = options.child
         run_child(name, url, Path(data), options.concurrency)
+    elif options.whole:
+        compare_whole(options.samples, options.latency, options.concurrency, options.rounds)
     elif options.memory:
         compare_memory((2000, 20000), options.concurrency)
     else:

@@ -24,11 +24,12 @@ from personabench.api.prompts import (
     fill_slots,
     list_slots,
 )
+from personabench.api.task import Task
 from personabench.api.wording import Vocabulary, WordingName
 from personabench.models.backends.scripted import FILLER
 from personabench.run import plan
 from personabench.run.options import Options
-from personabench.types import Message
+from personabench.types import Message, Record
 
 PAGES = Path(__file__).parent / "methods" / "prompts"
 RECORDS = 3
@@ -126,7 +127,7 @@ def _write_wording(method: str, wording: WordingName) -> Iterator[str]:
 
 
 def list_requests(case: Case, wording: WordingName) -> list[Shown]:
-    """The first request of each stage, in the order of the stages' first requests."""
+    """One request of each stage, in the order of the stages' first requests."""
     options = Options(
         methods=[case.method],
         tasks=[case.task],
@@ -137,21 +138,39 @@ def list_requests(case: Case, wording: WordingName) -> list[Shown]:
         cache="off",
     )
     _, calls = asyncio.run(plan.preview(options, case.sample))
+    requests = [tuple(call.request.messages) for call in calls]
 
     task = registry.load_class("task", case.task)()
     task.choose_wording(wording)
-    files = registry.load_class("method", case.method).prompts
-    prompts = Prompts(files, wording)
-    final = calls[-1].request.messages[-1].content
-    shown: dict[str, Shown] = {}
-    for call in calls:
-        messages = call.request.messages
+    prompts = Prompts(registry.load_class("method", case.method).prompts, wording)
+    shown: dict[str, list[Shown]] = {}
+    for messages in requests:
         stage, about = find_stage(messages, prompts, task.words)
         # A repeated request for the answer is longer by a reminder.
-        if stage == ANSWER and not final.startswith(messages[-1].content):
+        is_final = requests[-1][-1].content.startswith(messages[-1].content)
+        if stage == ANSWER and not is_final:
             stage, about = DRAFT
-        shown.setdefault(stage, Shown(case, stage, about, tuple(messages)))
-    return list(shown.values())
+        shown.setdefault(stage, []).append(Shown(case, stage, about, messages))
+
+    history = read_history(task, case.sample)
+    return [choose(candidates, history) for candidates in shown.values()]
+
+
+def read_history(task: Task, sample_id: str) -> tuple[Record, ...]:
+    """The history of the sample's user."""
+    samples = task.open(task.default_split, None).samples()
+    return next(sample.history for sample in samples if sample.id == sample_id)
+
+
+def choose(candidates: Sequence[Shown], history: Sequence[Record]) -> Shown:
+    """The request that is most about the user, whatever the order of concurrent ones."""
+
+    def key(shown: Shown) -> tuple[int, int, str]:
+        text = "\n".join(message.content for message in shown.messages)
+        quoted = sum(record.response in text for record in history)
+        return -quoted, len(text), text
+
+    return min(candidates, key=key)
 
 
 def find_stage(

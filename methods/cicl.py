@@ -22,7 +22,7 @@ from personabench.methods.dpl.peers import Pool
 from personabench.methods.dpl.selectors import Peer, all_agree
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
-_ANSWER = re.compile(r"^[\s*_#>-]*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
+_ANSWER = re.compile(r"^(?:[^\S\n]|[*_#>-])*answer[\s*_]*:[\s*_]*", re.IGNORECASE | re.MULTILINE)
 # Tokens left free around a draft's request, so that a chat template does not push it over the
 # window.
 _MARGIN = 128
@@ -48,13 +48,27 @@ class Cicl(PeerMethod):
 
         negatives: peer, a peer's response; draft, the model's own; auto, a peer's if the data names
             items or has no stimulus, else a draft.
+        n_negatives: contrasts of a record, as far as there are so many peers; a draft is one.
+        analyse: analyse the contrast before answering; without it, the pairs alone are shown.
         two_step: analyse in a separate call.
+        show_pairs: show the pairs beside the analysis of a separate call.
         analysis_max_tokens: maximum tokens of the analysis.
         """
 
         negatives: Literal["auto", "peer", "draft"] = "auto"
+        n_negatives: int = 1
+        analyse: bool = True
         two_step: bool = False
+        show_pairs: bool = True
         analysis_max_tokens: int = 256
+
+        def __post_init__(self) -> None:
+            if self.n_negatives < 1:
+                raise ValueError(f"n_negatives must be at least 1, not {self.n_negatives}")
+            if self.two_step and not self.analyse:
+                raise ValueError("two_step is for the analysis, which analyse=false leaves out")
+            if not self.show_pairs and not self.two_step:
+                raise ValueError("show_pairs=false leaves the analysis alone: set two_step=true")
 
     def requirements(self) -> set[str]:
         requirements = super().requirements()
@@ -79,6 +93,8 @@ class Cicl(PeerMethod):
         if len(negatives) < len(records):
             ctx.flag("positive_only", len(records) - len(negatives))
 
+        if not p.analyse:
+            return await self._answer(sample, records, negatives, "", ctx)
         if p.two_step:
             return await self._answer_in_two_steps(sample, records, negatives, ctx)
         return await self._answer_in_one_step(sample, records, negatives, ctx)
@@ -104,6 +120,18 @@ class Cicl(PeerMethod):
         if not analysis:
             ctx.flag("empty_analysis")
 
+        shown = records if self.params.show_pairs else ()
+        return await self._answer(sample, shown, negatives, analysis, ctx)
+
+    async def _answer(
+        self,
+        sample: Sample,
+        records: Sequence[Record],
+        negatives: Mapping[str, str],
+        analysis: str,
+        ctx: Context,
+    ) -> str:
+        """Request the answer in the task's own form."""
         messages = self._build_request(
             sample,
             records,
@@ -127,7 +155,8 @@ class Cicl(PeerMethod):
         max_tokens = self.params.analysis_max_tokens + ctx.answer_tokens
         contract = ctx.part(PROMPTS, "request")
 
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
             messages = self._build_request(
                 sample,
                 records,
@@ -137,7 +166,9 @@ class Cicl(PeerMethod):
                 max_tokens=max_tokens,
                 ctx=ctx,
             )
-            response = await ctx.complete(messages, max_tokens=max_tokens)
+            response = await ctx.complete(
+                messages, max_tokens=max_tokens, attempt=attempt, attempts=len(reminders)
+            )
             text = response.text.strip()
             answer = read_answer(text)
             if answer:
@@ -155,7 +186,7 @@ class Cicl(PeerMethod):
         peer_records = [record for record in records if self._uses_peer(record)]
         pools = await self.find_pools(sample, peer_records, ctx)
         negatives = {
-            record.id: _peer_text(record, pool, ctx)
+            record.id: _peer_text(record, pool, self.params.n_negatives, ctx)
             for record, pool in zip(peer_records, pools, strict=True)
         }
 
@@ -214,8 +245,8 @@ def read_answer(text: str) -> str:
     return parts[-1].strip() if len(parts) > 1 else ""
 
 
-def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
-    """A random peer's record whose label differs from the user's; "" if there is none."""
+def _peer_text(record: Record, pool: Pool | None, count: int, ctx: Context) -> str:
+    """Random peers' records whose labels differ from the user's; "" if there are none."""
     if pool is None:
         return ""
 
@@ -224,11 +255,16 @@ def _peer_text(record: Record, pool: Pool | None, ctx: Context) -> str:
     if not candidates:
         return ""
 
-    peer_record = ctx.rng("cicl", record.id).choice(candidates).record
+    rng = ctx.rng("cicl", record.id)
+    chosen = [rng.choice(candidates)]
+    rest = [peer for peer in candidates if peer is not chosen[0]]
+    chosen += rng.sample(rest, min(count - 1, len(rest)))
+
+    peer_records = [peer.record for peer in chosen]
     # In the closer tiers both responses share a stimulus, which the user's record shows already.
     if pool.tier != "T3":
-        peer_record = msgspec.structs.replace(peer_record, stimulus=None)
-    return ctx.task.describe(peer_record)
+        peer_records = [msgspec.structs.replace(one, stimulus=None) for one in peer_records]
+    return "\n".join(map(ctx.task.describe, peer_records))
 
 
 async def _write_draft(record: Record, sample: Sample, ctx: Context) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from personabench import Context, Message, PromptFile, Record, Sample
 from personabench.methods.comparing import SEED, PeerMethod
-from personabench.methods.dpl.selectors import select_most_similar
+from personabench.methods.dpl.peers import Pool
+from personabench.methods.dpl.selectors import Peer, draw_rank
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
 
 SECTIONS = ("Writing style", "Content focus")
@@ -34,10 +36,14 @@ class ComPSum(PeerMethod):
     class Params(PeerMethod.Params):
         """n_pairs: retrieved records compared; analysis_max_tokens: maximum tokens of the analysis.
 
+        partner: the peer of a record: nearest by stimulus, farthest or random.
+        n_partners: peers of each record, as far as there are so many.
         k, retriever, embedder, temporal_guard, population_max_users: as in `Comparing`.
         """
 
         n_pairs: int = 4
+        partner: Literal["nearest", "farthest", "random"] = "nearest"
+        n_partners: int = 1
         analysis_max_tokens: int = 512
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
@@ -52,12 +58,14 @@ class ComPSum(PeerMethod):
 
         # Records that no peer can be compared on are skipped before the limit, so later ones take
         # their place.
-        pairs = [
-            (record, select_most_similar(record, pool.peers, SEED).record)
-            for record, pool in zip(records, pools, strict=True)
-            if pool is not None
+        compared = [
+            (record, pool) for record, pool in zip(records, pools, strict=True) if pool is not None
         ]
-        pairs = pairs[: p.n_pairs]
+        pairs = [
+            (record, peer.record)
+            for record, pool in compared[: p.n_pairs]
+            for peer in self._select_partners(record, pool)
+        ]
         if not pairs:
             return await self.answer_by_summary(sample, ctx)
 
@@ -66,20 +74,38 @@ class ComPSum(PeerMethod):
         notes = ctx.part(PROMPTS, "notes", analysis=analysis) if analysis else ""
         return await ctx.answer(sample, records, notes=notes)
 
+    def _select_partners(self, record: Record, pool: Pool) -> list[Peer]:
+        """The peers that a record is compared with; drawn ones of equals."""
+        sign = {"nearest": -1, "farthest": 1, "random": 0}[self.params.partner]
+
+        def rank(peer: Peer) -> tuple[float, bytes]:
+            return sign * peer.similarity, draw_rank(SEED, record, peer.user_id)
+
+        return sorted(pool.peers, key=rank)[: self.params.n_partners]
+
     async def _analyse(self, pairs: Sequence[Pair], ctx: Context) -> str:
         """Request the two sections; retry once if one is missing, then use the reply as it is."""
         max_tokens = self.params.analysis_max_tokens
-        peer_records = {record.id: peer_record for record, peer_record in pairs}
-        own_records = [record for record, _ in pairs]
+        peer_records: dict[str, list[Record]] = {}
+        for record, peer_record in pairs:
+            peer_records.setdefault(record.id, []).append(peer_record)
+        own_records = list({record.id: record for record, _ in pairs}.values())
 
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
 
             def build(fitted: Sequence[Record], reminder: str = reminder) -> tuple[Message, ...]:
-                pairs_shown = [(record, peer_records[record.id]) for record in fitted]
+                pairs_shown = [
+                    (record, peer_record)
+                    for record in fitted
+                    for peer_record in peer_records[record.id]
+                ]
                 return _analysis_prompt(pairs_shown, reminder, ctx)
 
             messages = ctx.fit(build, own_records, max_tokens)
-            response = await ctx.complete(messages, max_tokens=max_tokens)
+            response = await ctx.complete(
+                messages, max_tokens=max_tokens, attempt=attempt, attempts=len(reminders)
+            )
             analysis = response.text.strip()
             if is_complete(analysis):
                 return analysis
@@ -92,11 +118,12 @@ def is_complete(analysis: str) -> bool:
     names = "|".join(SECTIONS)
     # Models decorate headings (bold, numbered, Markdown), so a heading is the name alone on a line
     # or with a colon.
-    parts = re.split(rf"(?im)^[\s*_#>\d.-]*({names})[\s*_]*(?::|$)[\s*_]*", analysis)
+    prefix = r"(?:[^\S\n]|[*_#>\d.-])*"
+    parts = re.split(rf"(?im)^{prefix}({names})[\s*_]*(?::|$)[\s*_]*", analysis)
     sections = {
         name.capitalize()
         for name, body in zip(parts[1::2], parts[2::2], strict=True)
-        if body.strip()
+        if body.strip(" \t\r\n*_#>-")
     }
     return sections == set(SECTIONS)
 

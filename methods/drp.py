@@ -13,13 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
-from personabench import Context, Message, PromptFile, Response
+from personabench import Context, Message, PromptFile, Response, UsageError
 from personabench.hashing import fold_text
 from personabench.methods.dpl import Dpl
 from personabench.methods.dpl.prompts import PROMPTS as DPL_PROMPTS
 from personabench.methods.dpl.prompts import (
     Case,
     Draft,
+    choose_axes,
     describe_agreement,
     draft_differences,
     fit_draft,
@@ -28,6 +29,7 @@ from personabench.methods.dpl.prompts import (
 from personabench.methods.dpl.settings import PAPER
 from personabench.methods.rpm.replies import find_json
 from personabench.methods.summary import PROMPTS as SUMMARY_PROMPTS
+from personabench.models.json_reply import JsonScanner
 
 PROMPTS = PromptFile(__file__, "drp.prompts.toml")
 FIELDS = ("name", "definition", "difference")
@@ -87,6 +89,7 @@ class Drp(Dpl):
         """
 
         validate: bool = True
+        definition_words: int = 0
         reasoning: bool = False
 
     def __init__(self, params: Params | None = None) -> None:
@@ -100,6 +103,8 @@ class Drp(Dpl):
                 profile_max_tokens=dpl_params.profile_max_tokens or 4096,
             )
         super().__init__(dpl_params)
+        if self.settings.free_form:
+            raise UsageError("drp: free_form is for dpl; drp's dimensions are open beyond the axes")
         # The parameters that name the run are those the user set, without the larger defaults
         # above.
         self.params = own_params
@@ -113,7 +118,7 @@ class Drp(Dpl):
         if case.agreeing:
             return case._replace(difference=describe_agreement(case, ctx))
 
-        dimensions = await self._request_dimensions(_open_drafts(case, ctx), ctx)
+        dimensions = await self._request_dimensions(self._open_drafts(case, ctx), ctx)
         if dimensions and self.params.validate:
             dimensions = await self._confirm(dimensions, case, ctx)
 
@@ -131,7 +136,7 @@ class Drp(Dpl):
         ctx: Context,
     ) -> list[Dimension]:
         """The dimensions that a second look confirms; none if its reply cannot be parsed."""
-        confirmed = await self._request_dimensions(_check_drafts(case, dimensions, ctx), ctx)
+        confirmed = await self._request_dimensions(self._check_drafts(case, dimensions, ctx), ctx)
         if confirmed is None:
             ctx.flag("validation_failed")
 
@@ -157,11 +162,39 @@ class Drp(Dpl):
         text = self._read_answer(response, ctx)
 
         dimensions, malformed = parse_dimensions(text)
+        limit = self.params.definition_words
+        if limit:
+            dimensions = [
+                dimension._replace(definition=" ".join(dimension.definition.split()[:limit]))
+                for dimension in dimensions
+            ]
         if malformed:
             ctx.flag("dimensions_malformed", malformed)
         if not dimensions and '"dimensions"' not in text:
             return None
         return dimensions
+
+    def _open_drafts(self, case: Case, ctx: Context) -> Iterator[Draft]:
+        axes = format_axes(choose_axes(self.settings.axes, ctx))
+
+        def build(texts: str, peer_count: int) -> tuple[Message, ...]:
+            return ctx.prompt(PROMPTS, "open", axes=axes, texts=texts)
+
+        return draft_differences(case, self.settings, ctx, build)
+
+    def _check_drafts(
+        self,
+        case: Case,
+        dimensions: Sequence[Dimension],
+        ctx: Context,
+    ) -> Iterator[Draft]:
+        rows = [dimension._asdict() for dimension in dimensions]
+        listed = json.dumps({"dimensions": rows}, ensure_ascii=False)
+
+        def build(texts: str, peer_count: int) -> tuple[Message, ...]:
+            return ctx.prompt(PROMPTS, "check", texts=texts, dimensions=listed)
+
+        return draft_differences(case, self.settings, ctx, build)
 
     def _read_answer(self, response: Response, ctx: Context) -> str:
         """The answer after the thought; empty, and flagged, without a finished thought."""
@@ -203,37 +236,13 @@ def _read_rows(text: str) -> Iterator[Mapping[str, Any]]:
         return
 
     # A list that was truncated is no JSON, but its objects are: read them one by one.
-    decoder = json.JSONDecoder(strict=False)
+    scanner = JsonScanner(text)
     start = 0
     if '"dimensions"' in text:
         start = text.find("[", text.find('"dimensions"'))
     position = text.find("{", start)
-    while position >= 0:
-        try:
-            row, position = decoder.raw_decode(text, position)
-        except ValueError:
-            row = {}
-            position += 1
-        yield row
+    while position >= 0 and not scanner.is_exhausted:
+        row = scanner.read(position)
+        position = position + 1 if row is None else row.end
+        yield {} if row is None else row.value
         position = text.find("{", position)
-
-
-def _open_drafts(case: Case, ctx: Context) -> Iterator[Draft]:
-    def build(texts: str, peer_count: int) -> tuple[Message, ...]:
-        return ctx.prompt(PROMPTS, "open", axes=format_axes(ctx), texts=texts)
-
-    return draft_differences(case, ctx, build)
-
-
-def _check_drafts(
-    case: Case,
-    dimensions: Sequence[Dimension],
-    ctx: Context,
-) -> Iterator[Draft]:
-    rows = [dimension._asdict() for dimension in dimensions]
-    listed = json.dumps({"dimensions": rows}, ensure_ascii=False)
-
-    def build(texts: str, peer_count: int) -> tuple[Message, ...]:
-        return ctx.prompt(PROMPTS, "check", texts=texts, dimensions=listed)
-
-    return draft_differences(case, ctx, build)

@@ -51,6 +51,8 @@ _DISTILLED: Mapping[str, Any] = {
     "stances": _STANCES,
 }
 _INDUCED: Mapping[str, Any] = {"views": _TEXTS}
+_CARD = ("topics", "traits")
+_LAYERS = ("records", "distilled", "induced")
 # item_topk and item_topk_collab.
 _PRESETS = {"": (8, 4), "paper": (30, 10)}
 
@@ -99,7 +101,11 @@ class PersonaDb(Method):
             too.
         history_cap: newest records a persona is made of; history_budget_tokens: the same in tokens.
         distil_max_tokens, induce_max_tokens: maximum tokens of the two calls per user.
-        dup_max: similarity to the question from which an entry of a similar user is left out.
+        dup_max: similarity to the question from which an entry of a similar user is left out;
+            min_similarity: that below which any record or entry is.
+        fields: of a persona: topics and traits (the card), patterns, stances, views.
+        list_max: entries kept of each list of a reply; 0 for all.
+        layers: what is retrieved of the user: records, distilled entries, induced ones.
         embedder: of cards, entries and questions.
         population_max_users: users whose personas are made, a seeded sample of a larger population;
             0 for all.
@@ -115,6 +121,10 @@ class PersonaDb(Method):
         distil_max_tokens: int = 512
         induce_max_tokens: int = 256
         dup_max: float = 0.98
+        min_similarity: float = -1.0
+        fields: str = "topics,traits,patterns,stances,views"
+        list_max: int = 0
+        layers: str = "records,distilled,induced"
         embedder: str = "wordllama"
         population_max_users: int = 200
 
@@ -124,6 +134,8 @@ class PersonaDb(Method):
         if p.preset not in _PRESETS:
             raise UsageError(f"persona_db: preset '{p.preset}' is not one of '', paper")
 
+        self.fields = _read_names("fields", p.fields, [*_DISTILLED, *_INDUCED])
+        self.layers = _read_names("layers", p.layers, _LAYERS)
         item_topk, item_topk_collab = _PRESETS[p.preset]
         self.item_topk = item_topk if p.item_topk is None else p.item_topk
         self.item_topk_collab = item_topk_collab
@@ -172,7 +184,7 @@ class PersonaDb(Method):
         return Neighbour(
             user.id,
             vector,
-            entries=(*persona["distilled"], *persona["induced"]),
+            entries=tuple(self._retrievable(persona)),
             records=records,
             subjects=frozenset(_subjects_of_records(user.history)),
         )
@@ -212,10 +224,12 @@ class PersonaDb(Method):
         )
         if distilled is None:
             return persona
-        persona["card"] = _format_card(distilled)
+        persona["card"] = _format_card(
+            {name: self._keep(name, _read_texts(distilled.get(name))) for name in _CARD}
+        )
         persona["distilled"] = [
-            *_read_texts(distilled.get("patterns")),
-            *_read_stances(distilled.get("stances")),
+            *self._keep("patterns", _read_texts(distilled.get("patterns"))),
+            *self._keep("stances", _read_stances(distilled.get("stances"))),
         ]
 
         messages = ctx.fit(
@@ -225,9 +239,16 @@ class PersonaDb(Method):
         )
         induced = await self._request_object("induce", messages, _INDUCED, p.induce_max_tokens, ctx)
         views = _read_texts(induced.get("views")) if induced is not None else []
+        views = self._keep("views", views)
         existing = {entry.casefold() for entry in persona["distilled"]}
         persona["induced"] = [view for view in views if view.casefold() not in existing]
         return persona
+
+    def _keep(self, field: str, texts: list[str]) -> list[str]:
+        """The entries of a field that a persona keeps."""
+        if field not in self.fields:
+            return []
+        return texts[: self.params.list_max or None]
 
     async def predict(self, sample: Sample, state: Persona, ctx: Context) -> str:
         if self.population is None or not sample.history:
@@ -249,11 +270,13 @@ class PersonaDb(Method):
         ctx: Context,
     ) -> tuple[list[Record], list[str]]:
         """The records and entries among the `item_topk` nearest to the question, nearest first."""
-        records = sample.history[-self.params.history_cap :]
-        entries = [*persona["distilled"], *persona["induced"]]
+        records: Sequence[Record] = ()
+        if "records" in self.layers:
+            records = sample.history[-self.params.history_cap :]
+        entries = self._retrievable(persona)
         texts = [*map(ctx.task.document_text, records), *entries]
         similarities = await self._similarities(sample, texts, ctx)
-        order = _descending(similarities)[: self.item_topk]
+        order = self._rank(similarities)[: self.item_topk]
 
         # Records and entries compete for the same places; an index past the records is an entry's.
         nearest_records = [records[index] for index in order if index < len(records)]
@@ -299,10 +322,21 @@ class PersonaDb(Method):
         entries = list(search_texts)
         nearest = [
             entries[index]
-            for index in _descending(similarities)
+            for index in self._rank(similarities)
             if similarities[index] < self.params.dup_max
         ]
         return nearest[: self.item_topk_collab]
+
+    def _retrievable(self, persona: Persona) -> list[str]:
+        """The entries of the layers that are retrieved."""
+        distilled = persona["distilled"] if "distilled" in self.layers else []
+        induced = persona["induced"] if "induced" in self.layers else []
+        return [*distilled, *induced]
+
+    def _rank(self, similarities: Floats) -> list[int]:
+        """Indices of those similar enough, the most similar first."""
+        least = self.params.min_similarity
+        return [index for index in _descending(similarities) if similarities[index] >= least]
 
     async def _similarities(
         self,
@@ -343,9 +377,16 @@ class PersonaDb(Method):
             "additionalProperties": False,
         }
         *earlier, last = messages
-        for reminder in ("", ctx.part(PROMPTS, "reminder")):
+        reminders = ("", ctx.part(PROMPTS, "reminder"))
+        for attempt, reminder in enumerate(reminders):
             request = [*earlier, Message(last.role, last.content + reminder)]
-            response = await ctx.complete(request, max_tokens=max_tokens, schema=schema)
+            response = await ctx.complete(
+                request,
+                max_tokens=max_tokens,
+                schema=schema,
+                attempt=attempt,
+                attempts=len(reminders),
+            )
             value = find_json(response.text)
             if isinstance(value, dict) and fields.keys() & value.keys():
                 return value
@@ -382,12 +423,23 @@ def _read_stances(value: Any) -> list[str]:
     return stances
 
 
-def _format_card(distilled: Mapping[str, Any]) -> str:
-    lines = []
-    for name in ("topics", "traits"):
-        texts = _read_texts(distilled.get(name))
-        if texts:
-            lines.append(f"{name.capitalize()}: {', '.join(texts)}")
+def _read_names(parameter: str, text: str, choices: Sequence[str]) -> list[str]:
+    """The names in a parameter.
+
+    Raises:
+        UsageError: one of them is not among the choices.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in choices:
+            raise UsageError(f"persona_db: {parameter}: '{name}' is none of {', '.join(choices)}")
+    return names
+
+
+def _format_card(texts: Mapping[str, Sequence[str]]) -> str:
+    lines = [
+        f"{name.capitalize()}: {', '.join(of_name)}" for name, of_name in texts.items() if of_name
+    ]
     return "\n".join(lines)
 
 

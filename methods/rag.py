@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from personabench import Context, Method, Sample
+from personabench import Context, Method, Sample, UsageError
 from personabench.api.method import retrieval_needs
 from personabench.retrieval.rankings import read_rankings
 
@@ -24,12 +24,14 @@ class Rag(Method):
 
         retriever: bm25, dense, recency, random, ranked or recency+dense.
         embedder: for dense; wordllama, sentence-transformers:NAME or openai:NAME.
+        replacement: draw random records with replacement, as LaMP's code does.
         ranking: for ranked; a JSON file that maps question ids to record ids, best first.
         """
 
         k: int = 8
         retriever: str = "bm25"
         embedder: str = "wordllama"
+        replacement: bool = False
         ranking: str = ""
 
     def __init__(self, params: Params | None = None) -> None:
@@ -37,11 +39,17 @@ class Rag(Method):
         path = self.params.ranking
         # Read once here, so that a broken file stops the run before its first call.
         self.ranking = read_rankings(Path(path)) if path else None
+        if self.params.replacement and self.params.retriever != "random":
+            raise UsageError("rag: replacement is for retriever=random")
 
     def requirements(self) -> set[str]:
         return super().requirements() | retrieval_needs(self.params.retriever)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
+        if self.params.replacement and sample.history:
+            rng = ctx.rng("rag with replacement", sample.id)
+            drawn = rng.choices(sample.history, k=self.params.k)
+            return await ctx.answer(sample, drawn)
         records = await ctx.retrieve(
             sample,
             self.params.k,

@@ -66,6 +66,10 @@ class Refused(BackendError):
         self.model: object = None
 
 
+class Filtered(Refused):
+    """A prompt that a content filter refused, or for which it withheld the reply."""
+
+
 class TransientError(BackendError):
     """A model call that may succeed when repeated (transport, 408, 409, 429, 5xx).
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -93,7 +93,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 def moment(time: str | None) -> tuple[int, ...]:
     """Split a time into its numbers, so that times of one data set compare; () for none."""
     # Data sets write times with and without leading zeros, which texts would sort wrongly.
-    numbers = re.findall(r"\d+", time or "")
+    # Python converts a few thousand digits at most.
+    numbers = re.findall(r"\d{1,100}", time or "")
     return tuple(int(number) for number in numbers)
 
 
@@ -134,6 +135,17 @@ class Request(msgspec.Struct, frozen=True):
     # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they
     # had before.
     adapter: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -192,6 +204,7 @@ class Call(msgspec.Struct, frozen=True):
             made.
         reasoning_tokens, cache_write_tokens: see `Usage`.
         served: who answered (see `Response`); unset for the requested model without further words.
+        max_tokens: the allowance of the reply; unset in lines of earlier versions.
         profiler: whether the profiler answered in place of the model under test.
     """
 
@@ -206,6 +219,7 @@ class Call(msgspec.Struct, frozen=True):
     served: str | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
     cache_write_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: int | msgspec.UnsetType = msgspec.UNSET
     # Unset rather than false, as few runs have a profiler.
     profiler: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -260,12 +274,14 @@ class Score(msgspec.Struct, frozen=True):
 
     A metric that is more than a mean keeps the input of its aggregate: RMSE the squared error,
         macro-F1 the pair of
-    label indices.  A sample without a prediction has no score.
+    label indices.  A sample without a prediction has no score.  `answer` is the hash of the answer,
+    by which runs are searched for equal answers; empty in lines of earlier versions.
     """
 
     sample_id: str
     user_id: str
     values: Mapping[str, Mapping[str, float | list[float]]]
+    answer: str = ""
 
 
 def to_json(value: Any) -> str:
@@ -296,10 +312,13 @@ class Sampling(msgspec.Struct, frozen=True):
         max_tokens: None means the task's default.
         reading: "raw" scores an answer with the thought before it, as the reply came; unset scores
             the answer alone.
+        refusals: "empty" makes empty replies of those that a filter withheld or the model refused,
+            and of refused prompts; unset leaves the words, and fails the samples of such prompts.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int | None = None
-    # Unset rather than "answer", so that the fingerprints of earlier runs stay.
+    # Unset rather than named, so that the fingerprints of earlier runs stay.
     reading: Literal["raw"] | msgspec.UnsetType = msgspec.UNSET
+    refusals: Literal["empty"] | msgspec.UnsetType = msgspec.UNSET

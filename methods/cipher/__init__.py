@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from personabench import Context, Method, Record, Sample, UsageError
 from personabench.methods.cipher import prompts
@@ -55,6 +55,7 @@ class Cipher(Learner):
             else static.
         use_edits: offline only; False infers from the user's own texts, without drafts.
         preference_max_tokens: maximum tokens of an inference or a merge.
+        preference_max_words: words after which its result is cut.
         """
 
         k: int = 5
@@ -63,9 +64,10 @@ class Cipher(Learner):
         mode: Mode = "auto"
         use_edits: bool = True
         preference_max_tokens: int = 128
+        preference_max_words: int = prompts.LONGEST_PREFERENCE
 
         def __post_init__(self) -> None:
-            _require_positive(self, "k", "preference_max_tokens")
+            _require_positive(self, "k", "preference_max_tokens", "preference_max_words")
             if self.delta < 0:
                 raise ValueError(f"delta must be 0 or more, not {self.delta}")
 
@@ -129,7 +131,8 @@ class Cipher(Learner):
         messages = prompts.draft_aggregation(preferences, profiling, timed=timed)
         reply = await self.request_reply(messages, prompts.read_phrase, profiling)
         if reply:
-            return prompts.cap_preference(prompts.read_phrase(reply), ctx)
+            phrase = prompts.read_phrase(reply)
+            return prompts.cap_preference(phrase, ctx, p.preference_max_words)
 
         ctx.flag("empty_aggregation")
         # Without a merge, one preference stands for all: the newest if they are in time order, else
@@ -158,11 +161,15 @@ class IclEdit(Learner):
 
     @dataclass(frozen=True)
     class Params:
-        """k: pairs shown; embedder, mode: as in cipher."""
+        """k: pairs shown; embedder, mode: as in cipher.
+
+        order: the nearest pair last, next to the question, or first, as in the paper's code.
+        """
 
         k: int = 5
         embedder: str = "wordllama"
         mode: Mode = "auto"
+        order: Literal["nearest_last", "nearest_first"] = "nearest_last"
 
         def __post_init__(self) -> None:
             _require_positive(self, "k")
@@ -195,7 +202,6 @@ class IclEdit(Learner):
 
         p = self.params
         indices = await find_nearest_rounds(sample, rounds, p.k, p.embedder, ctx)
-        # The nearest pair comes last, next to the question.
         pairs = [rounds[index] for index in reversed(indices)]
         return await self.imitate(sample, pairs, ctx), ""
 
@@ -206,7 +212,7 @@ class IclEdit(Learner):
         ctx: Context,
     ) -> str:
         """The answer in line with some pairs, the nearest last."""
-        variants = prompts.add_examples(sample, pairs, ctx)
+        variants = prompts.add_examples(sample, pairs, ctx, order=self.params.order)
         messages = prompts.fit_variant(variants, "pairs_dropped", ctx.answer_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
         return response.text.strip()
@@ -223,7 +229,7 @@ class CotEdit(IclEdit):
 
     @dataclass(frozen=True)
     class Params(IclEdit.Params):
-        """k, embedder, mode: as in icl_edit; reasoning_max_tokens: maximum of the thought."""
+        """reasoning_max_tokens: maximum of the thought; all else as in icl_edit."""
 
         reasoning_max_tokens: int = 256
 
@@ -235,7 +241,7 @@ class CotEdit(IclEdit):
     ) -> str:
         max_tokens = ctx.answer_tokens + self.params.reasoning_max_tokens
         contract = prompts.request_reasoning(ctx)
-        variants = prompts.add_examples(sample, pairs, ctx, contract)
+        variants = prompts.add_examples(sample, pairs, ctx, contract, order=self.params.order)
         messages = prompts.fit_variant(variants, "pairs_dropped", max_tokens, ctx)
         response = await ctx.complete(messages, max_tokens=max_tokens)
         return prompts.read_final(response.text, ctx)
@@ -252,14 +258,15 @@ class Continual(Learner):
 
     @dataclass(frozen=True)
     class Params:
-        """pairs: edits used; mode, preference_max_tokens: as in cipher."""
+        """pairs: edits used; all else as in cipher."""
 
         pairs: int = 5
         mode: Mode = "auto"
         preference_max_tokens: int = 128
+        preference_max_words: int = prompts.LONGEST_PREFERENCE
 
         def __post_init__(self) -> None:
-            _require_positive(self, "pairs", "preference_max_tokens")
+            _require_positive(self, "pairs", "preference_max_tokens", "preference_max_words")
 
     async def select_records(
         self,
@@ -297,7 +304,7 @@ class EThenE(Learner):
 
     @dataclass(frozen=True)
     class Params(Continual.Params):
-        """pairs: first edits used; mode, preference_max_tokens: as in cipher."""
+        """pairs: first edits used; all else as in cipher."""
 
     async def select_records(
         self,

@@ -30,6 +30,8 @@ EMBEDDERS = {
     "bert": "sentence-transformers:bert-base-uncased",
 }
 Mode = Literal["auto", "static", "replay", "turns"]
+# Of a reply that names no preference.
+TRIES = 2
 # Tokens that a drafted question leaves free for the notes which `replay` adds to it.
 _RESERVE = 128
 
@@ -170,7 +172,7 @@ class Learner(Method):
         preference = prompts.read_phrase(reply)
         if not preference:
             ctx.flag("nothing_shown" if reply else "empty_inference")
-        return prompts.cap_preference(preference, ctx)
+        return prompts.cap_preference(preference, ctx, self.params.preference_max_words)
 
     async def infer_from_all(
         self,
@@ -193,11 +195,13 @@ class Learner(Method):
         ctx: Context,
     ) -> str:
         """The model's reply; a second repeat if `read` returns nothing; "" if that fails too."""
-        for repeat in range(2):
+        for repeat in range(TRIES):
             response = await ctx.complete(
                 messages,
                 max_tokens=self.params.preference_max_tokens,
                 repeat=repeat,
+                attempt=repeat,
+                attempts=TRIES,
                 # An empty reply stored in the cache would be returned again for ever.
                 accept=lambda text: bool(read(text)),
             )

@@ -20,12 +20,13 @@ PROMPTS = PromptFile(__file__, "cipher.prompts.toml")
 
 # The prompts request a short phrase; longer replies are explanations, which crowd out the question.
 LONGEST_PREFERENCE = 60
+"""Default of the parameter `preference_max_words`."""
 # Token limits to which texts are shortened, one after the other, until the request fits.
 _SHORTER = (1024, 512, 256, 128, 64, 32)
 _LABEL = re.compile(
     r"^[\s*_#>-]*(?:preference|tendency|phrase|answer)s?[\s*_]*:[\s*_]*", re.IGNORECASE
 )
-_FINAL = r"^[\s*_#>-]*final(?: (?:{}|answer|text|version))?[\s*_]*:[*_]*"
+_FINAL = r"^(?:[^\S\n]|[*_#>-])*final(?: (?:{}|answer|text|version))?[\s*_]*:[*_]*"
 # A reply that names nothing, also with a reason after it, but not a phrase that begins with such a
 # word ("none of the usual jargon", "no/low sugar").
 _NOTHING = re.compile(
@@ -121,16 +122,20 @@ def add_examples(
     pairs: Sequence[Round],
     ctx: Context,
     contract: str = "",
+    *,
+    order: str = "nearest_last",
 ) -> Iterator[Rendered]:
     """The question with earlier edits of the same user; then with fewer, finally with none.
 
-    `contract` replaces the task's own form of an answer.
+    Pairs come nearest last and are shown in `order`. `contract` replaces the task's own form of an
+    answer.
     """
     is_spoken = any(pair.get("spoken") for pair in pairs)
     stage = "spoken_examples" if is_spoken else "edited_examples"
 
     for start in range(len(pairs) + 1):
-        listed = _format_pairs(pairs[start:], None, ctx)
+        shown = pairs[start:] if order == "nearest_last" else pairs[start:][::-1]
+        listed = _format_pairs(shown, None, ctx)
         notes = ctx.part(PROMPTS, stage, pairs=listed) if listed else ""
         yield ctx.word(sample, notes=notes, contract=contract)
 
@@ -175,12 +180,12 @@ def read_phrase(reply: str) -> str:
     return " ".join(text.strip("\"'“”*_` \n").split())
 
 
-def cap_preference(preference: str, ctx: Context) -> str:
-    """A preference of at most 60 words; a longer one is truncated and flagged."""
+def cap_preference(preference: str, ctx: Context, limit: int = LONGEST_PREFERENCE) -> str:
+    """A preference of at most so many words; a longer one is truncated and flagged."""
     words = preference.split()
-    if len(words) > LONGEST_PREFERENCE:
+    if len(words) > limit:
         ctx.flag("preference_capped")
-    return " ".join(words[:LONGEST_PREFERENCE])
+    return " ".join(words[:limit])
 
 
 def read_final(reply: str, ctx: Context) -> str:

@@ -23,10 +23,12 @@ from personabench.methods.dpl.peers import Peers, Pool, Question
 from personabench.methods.dpl.prompts import (
     PROMPTS,
     Case,
+    choose_axes,
     describe_agreement,
     draft_differences,
     draft_profiles,
     fit_draft,
+    format_cases,
     format_notes,
     strip_tag,
 )
@@ -54,7 +56,13 @@ class Dpl(Method):
     class Params:
         """preset: adapted (any task) or faithful (the paper's review setting), for what is not set.
 
-        n_docs: records compared, and records shown with the question.
+        n_docs: records compared (block B); n_shown: records shown (block A); 0 means n_docs.
+        num_documents: newest records of the history that are used at all; 0 for all.
+        order: of block A in the request for the profile: best_first, best_last or oldest_first; the
+            task's option `order` is that of the answer's request.
+        axes: all, or names of the task's axes to compare on, such as Writing,Emotion.
+        free_form: compare without axes; summarize: condense the differences into a profile, else
+            they are shown themselves.
         k_peers: peers shown in a comparison.
         min_peers: peers a comparison must have to choose from; 0 means k_peers.
         selector: auto (by the kind of response), kmeans_closest, kmeans_random, random,
@@ -73,6 +81,12 @@ class Dpl(Method):
 
         preset: str = "adapted"
         n_docs: int | None = None
+        n_shown: int | None = None
+        num_documents: int | None = None
+        order: str | None = None
+        axes: str | None = None
+        free_form: bool | None = None
+        summarize: bool | None = None
         k_peers: int | None = None
         min_peers: int | None = None
         selector: str | None = None
@@ -96,7 +110,7 @@ class Dpl(Method):
         self.settings = resolve(preset, overrides)
         self.summary = Summary(
             Summary.Params(
-                k=self.settings.n_docs,
+                k=self.settings.n_shown,
                 retriever=self.settings.retriever,
                 embedder=self.settings.embedder,
                 summary_max_tokens=self.settings.profile_max_tokens,
@@ -115,7 +129,12 @@ class Dpl(Method):
         return {**asdict(self.params), **asdict(self.settings)}
 
     async def prepare(self, population: Population, ctx: Context) -> None:
-        """Index the records of all users, or of a seeded sample of them."""
+        """Index the records of all users, or of a seeded sample of them.
+
+        Raises:
+            UsageError: the task lacks an axis of the parameter `axes`.
+        """
+        choose_axes(self.settings.axes, ctx)
         users = population.users
         limit = self.settings.population_max_users
         if 0 < limit < len(users):
@@ -152,12 +171,16 @@ class Dpl(Method):
         s = self.settings
         records = await ctx.retrieve(
             sample,
-            s.n_docs,
+            s.n_shown,
             s.retriever,
+            records=self._select_documents(sample),
             embedder=s.embedder,
         )
+        if not s.summarize:
+            return await self._answer_from_differences(sample, cases, records, ctx)
+
         summarizer = self.choose_summarizer(ctx)
-        drafts = draft_profiles(cases, records, summarizer)
+        drafts = draft_profiles(cases, records, s.order, summarizer)
         messages = fit_draft(drafts, s.profile_max_tokens, summarizer)
         if messages is None:
             return await self._fall_back(sample, ctx)
@@ -171,6 +194,23 @@ class Dpl(Method):
         prompt = ctx.render(sample, records, notes=format_notes(profile, ctx))
         response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
         return self._read_answer(response, ctx).strip()
+
+    async def _answer_from_differences(
+        self,
+        sample: Sample,
+        cases: Sequence[Case],
+        records: Sequence[Record],
+        ctx: Context,
+    ) -> str:
+        """The answer with the differences themselves in place of a profile."""
+        notes = format_notes(format_cases(cases, None, ctx), ctx)
+        prompt = ctx.render(sample, records, notes=notes)
+        response = await ctx.complete(prompt, max_tokens=ctx.answer_tokens)
+        return self._read_answer(response, ctx).strip()
+
+    def _select_documents(self, sample: Sample) -> Sequence[Record]:
+        """The records of the history that are used at all."""
+        return sample.history[-self.settings.num_documents :]
 
     def choose_summarizer(self, ctx: Context) -> Context:
         """The context of the model that condenses differences into a profile."""
@@ -190,7 +230,9 @@ class Dpl(Method):
         user_ids = self.population.non_peers(sample)
         question = await self.peers.describe_question(user_ids, sample, text, self._embed_with(ctx))
         eligible = [
-            record for record in sample.history if self.peers.may_have_pool(record, question)
+            record
+            for record in self._select_documents(sample)
+            if self.peers.may_have_pool(record, question)
         ]
         if not eligible:
             return []
@@ -265,7 +307,7 @@ class Dpl(Method):
             return case._replace(difference=describe_agreement(case, ctx))
 
         max_tokens = self.settings.difference_max_tokens
-        messages = fit_draft(draft_differences(case, ctx), max_tokens, ctx)
+        messages = fit_draft(draft_differences(case, self.settings, ctx), max_tokens, ctx)
         if messages is None:
             return case
         response = await ctx.complete(messages, max_tokens=max_tokens)

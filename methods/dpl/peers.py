@@ -9,6 +9,7 @@ stimuli, 1 for the same text.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -92,14 +93,16 @@ class Peers:
             self._user_ids += [user.id] * len(user.history)
             self._ranges[user.id] = range(start, len(self._records))
 
-        self._keys = [_text_key(subject(record)) for record in self._records]
+        # Arrays, because lists in a dictionary would take more memory than the texts' index.
+        self._keys = array("q", (_text_key(subject(record)) for record in self._records))
+        keys = np.frombuffer(self._keys, np.int64)
+        self._key_order = np.argsort(keys, kind="stable").astype(np.int32)
+        self._sorted_keys = keys[self._key_order]
+
         self._by_item: dict[str, list[int]] = defaultdict(list)
-        self._by_stimulus: dict[int, list[int]] = defaultdict(list)
-        for index, (record, key) in enumerate(zip(self._records, self._keys, strict=True)):
+        for index, record in enumerate(self._records):
             if record.item is not None:
                 self._by_item[record.item].append(index)
-            if record.stimulus is not None and key:
-                self._by_stimulus[key].append(index)
 
         if "T3" in settings.tiers:
             subjects = [subject(record) for record in self._records]
@@ -225,7 +228,10 @@ class Peers:
         if tier == "T1" and record.item is not None:
             indices = self._by_item.get(record.item, [])
         if tier == "T2" and record.stimulus is not None and own_key:
-            indices = self._by_stimulus.get(own_key, [])
+            start = np.searchsorted(self._sorted_keys, own_key, "left")
+            end = np.searchsorted(self._sorted_keys, own_key, "right")
+            same_text = self._key_order[start:end].tolist()
+            indices = [index for index in same_text if self._records[index].stimulus is not None]
         return indices
 
     def _apply_guards(

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from personabench import Context, Message, PromptFile, Record
+from personabench import Context, Message, PromptFile, Record, UsageError
 from personabench.methods.dpl.selectors import Peer
+from personabench.methods.dpl.settings import ALL_AXES, Settings
+from personabench.types import moment
 
 PROMPTS = PromptFile(__file__, "dpl.prompts.toml")
 
@@ -46,13 +48,18 @@ class Case(NamedTuple):
 
 
 def draft_differences(
-    case: Case, ctx: Context, build: BuildRequest | None = None
+    case: Case,
+    settings: Settings,
+    ctx: Context,
+    build: BuildRequest | None = None,
 ) -> Iterator[Draft]:
     """Stage 1: one record against its peers; then with shorter stimuli, then with fewer peers.
 
     `build` makes another request than the difference in free text.
     """
-    build = build or (lambda texts, peer_count: _difference_prompt(texts, peer_count, case, ctx))
+    build = build or (
+        lambda texts, peer_count: _difference_prompt(texts, peer_count, case, settings, ctx)
+    )
     for limit in (None, *_SHORTER):
         cut = "stimuli_shortened" if limit else ""
         yield cut, build(_format_texts(case, case.peers, limit, ctx), len(case.peers))
@@ -64,17 +71,30 @@ def draft_differences(
 def draft_profiles(
     cases: Sequence[Case],
     records: Sequence[Record],
+    order: str,
     ctx: Context,
 ) -> Iterator[Draft]:
-    """Stage 2: all cases and records; then fewer records, shorter stimuli, finally fewer cases."""
-    yield "", _profile_prompt(cases, records, None, ctx)
+    """Stage 2: all cases and records; then fewer records, shorter stimuli, finally fewer cases.
+
+    `records` come best first, whatever the order in which they are shown.
+    """
+    yield "", _profile_prompt(cases, _order_records(records, order), None, ctx)
     # Records go first: they are shown again with the question, the differences are not.
     for count in range(len(records) - 1, -1, -1):
-        yield "profile_records_dropped", _profile_prompt(cases, records[:count], None, ctx)
+        remaining = _order_records(records[:count], order)
+        yield "profile_records_dropped", _profile_prompt(cases, remaining, None, ctx)
     for limit in _SHORTER:
         yield "stimuli_shortened", _profile_prompt(cases, (), limit, ctx)
     for count in range(len(cases) - 1, 0, -1):
         yield "cases_dropped", _profile_prompt(cases[:count], (), _SHORTER[-1], ctx)
+
+
+def _order_records(records: Sequence[Record], order: str) -> Sequence[Record]:
+    if order == "best_last":
+        return records[::-1]
+    if order == "oldest_first":
+        return sorted(records, key=lambda record: moment(record.time))
+    return records
 
 
 def fit_draft(
@@ -101,9 +121,27 @@ def describe_agreement(case: Case, ctx: Context) -> str:
     return ctx.part(PROMPTS, "agreement", count=str(case.agreeing))
 
 
-def format_axes(ctx: Context) -> str:
-    """The task's axes, one on a line."""
-    return "\n".join(f"- {name}: {definition}" for name, definition in ctx.task.words.axes)
+def choose_axes(names: Sequence[str], ctx: Context) -> list[tuple[str, str]]:
+    """The task's axes of these names, or all.
+
+    Raises:
+        UsageError: an axis that the task does not have.
+    """
+    axes = {name: (name, definition) for name, definition in ctx.task.words.axes}
+    if list(names) == [ALL_AXES]:
+        return list(axes.values())
+    for name in names:
+        if name not in axes:
+            raise UsageError(
+                f"dpl: axes={','.join(names)}: {ctx.task.name} has no axis '{name}'; it has "
+                f"{', '.join(axes)}"
+            )
+    return [axes[name] for name in names]
+
+
+def format_axes(axes: Sequence[tuple[str, str]]) -> str:
+    """Axes, one on a line."""
+    return "\n".join(f"- {name}: {definition}" for name, definition in axes)
 
 
 def format_notes(profile: str, ctx: Context) -> str:
@@ -121,14 +159,19 @@ def _difference_prompt(
     texts: str,
     peer_count: int,
     case: Case,
+    settings: Settings,
     ctx: Context,
 ) -> tuple[Message, ...]:
+    material = _describe_material(case, peer_count, ctx)
+    if settings.free_form:
+        return ctx.prompt(PROMPTS, "free_difference", material=material, texts=texts)
+    axes = choose_axes(settings.axes, ctx)
     return ctx.prompt(
         PROMPTS,
         "difference",
-        material=_describe_material(case, peer_count, ctx),
-        points=_count_points(len(ctx.task.words.axes)),
-        axes=format_axes(ctx),
+        material=material,
+        points=_count_points(len(axes)),
+        axes=format_axes(axes),
         texts=texts,
     )
 
@@ -167,12 +210,8 @@ def _describe_material(case: Case, peer_count: int, ctx: Context) -> str:
     return ctx.part(PROMPTS, stage, peers=peers)
 
 
-def _profile_prompt(
-    cases: Sequence[Case],
-    records: Sequence[Record],
-    limit: int | None,
-    ctx: Context,
-) -> tuple[Message, ...]:
+def format_cases(cases: Sequence[Case], limit: int | None, ctx: Context) -> str:
+    """The differences with what they are about, numbered."""
     parts = [
         ctx.part(
             PROMPTS,
@@ -183,7 +222,16 @@ def _profile_prompt(
         )
         for number, case in enumerate(cases, 1)
     ]
-    listed = "\n\n".join(parts)
+    return "\n\n".join(parts)
+
+
+def _profile_prompt(
+    cases: Sequence[Case],
+    records: Sequence[Record],
+    limit: int | None,
+    ctx: Context,
+) -> tuple[Message, ...]:
+    listed = format_cases(cases, limit, ctx)
     if not records:
         return ctx.prompt(PROMPTS, "profile_of_cases", cases=listed)
 

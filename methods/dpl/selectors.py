@@ -46,11 +46,6 @@ def draw_rank(seed: int, record: Record, user_id: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def select_most_similar(record: Record, peers: Sequence[Peer], seed: int) -> Peer:
-    """The peer whose stimulus is the most similar to a record's; a drawn one of equals."""
-    return min(peers, key=lambda peer: (-peer.similarity, draw_rank(seed, record, peer.user_id)))
-
-
 def mean_similarity(peers: Sequence[Peer]) -> float:
     """The mean similarity of at least one peer."""
     return sum(peer.similarity for peer in peers) / len(peers)

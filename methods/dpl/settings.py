@@ -15,6 +15,8 @@ from personabench.retrieval.search import SEARCHES
 SELECTORS = ("auto", "kmeans_closest", "kmeans_random", "random", "least_similar", "most_similar")
 RETRIEVERS = tuple(name for name in SEARCHES if name != "ranked")
 TIERS = ("T1", "T2", "T3", "user")
+ALL_AXES = "all"
+ORDERS = ("best_first", "best_last", "oldest_first")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,12 @@ class Settings:
     """Resolved hyper-parameters, documented in `Dpl.Params`; the defaults are preset `adapted`."""
 
     n_docs: int = 8
+    n_shown: int = 0
+    num_documents: int = 0
+    order: str = "best_first"
+    axes: tuple[str, ...] = (ALL_AXES,)
+    free_form: bool = False
+    summarize: bool = True
     k_peers: int = 4
     min_peers: int = 1
     selector: str = "auto"
@@ -59,7 +67,11 @@ PRESETS = {
 
 
 # As resolved; `tau` has no effect without T3.
-PAPER = {**asdict(PRESETS["faithful"]), "min_peers": PRESETS["faithful"].k_peers}
+PAPER = {
+    **asdict(PRESETS["faithful"]),
+    "min_peers": PRESETS["faithful"].k_peers,
+    "n_shown": PRESETS["faithful"].n_docs,
+}
 del PAPER["tau"]
 
 
@@ -75,9 +87,13 @@ def resolve(preset: str, overrides: dict[str, Any]) -> Settings:
     changes = {name: value for name, value in overrides.items() if value is not None}
     if "tiers" in changes:
         changes["tiers"] = tuple(changes["tiers"].replace(" ", "").split(","))
+    if "axes" in changes:
+        changes["axes"] = tuple(name.strip() for name in changes["axes"].split(",") if name.strip())
     settings = replace(PRESETS[preset], **changes)
     if settings.min_peers == 0:
         settings = replace(settings, min_peers=settings.k_peers)
+    if settings.n_shown == 0:
+        settings = replace(settings, n_shown=settings.n_docs)
 
     _check_names(settings)
     _check_numbers(settings)
@@ -94,6 +110,10 @@ def _check_names(settings: Settings) -> None:
             f"dpl: retriever '{settings.retriever}' is not one of {', '.join(RETRIEVERS)} "
             "(it searches two lists of records, so a ranking made for one cannot serve)"
         )
+    if settings.order not in ORDERS:
+        raise UsageError(f"dpl: order '{settings.order}' is not one of {', '.join(ORDERS)}")
+    if settings.axes != (ALL_AXES,) and settings.free_form:
+        raise UsageError("dpl: axes and free_form exclude each other; leave one of them out")
     for tier in settings.tiers:
         if tier not in TIERS:
             raise UsageError(
@@ -104,6 +124,7 @@ def _check_names(settings: Settings) -> None:
 def _check_numbers(settings: Settings) -> None:
     at_least_one = (
         "n_docs",
+        "n_shown",
         "k_peers",
         "min_peers",
         "n_init",
@@ -115,7 +136,7 @@ def _check_numbers(settings: Settings) -> None:
         if value < 1:
             raise UsageError(f"dpl: {name} must be at least 1, not {value}")
 
-    for name in ("max_pool", "population_max_users"):
+    for name in ("max_pool", "num_documents", "population_max_users"):
         value = getattr(settings, name)
         if value < 0:
             raise UsageError(f"dpl: {name} must be 0 (no limit) or more, not {value}")

@@ -73,7 +73,9 @@ class Rpm(Method):
         use_factors, use_examples, example_reasoning: the ablation; the method's page lists its
             rungs.
         stats_mode: propensity for labels, influence for texts, auto by the task.
-        propensity_alpha: smoothing of propensity.
+        propensity_alpha: smoothing of propensity; labels_shown: labels of a factor whose shares are
+            shown, the largest.
+        tries: requests of a reply that cannot be parsed.
         chat: reading of a chat, as preferences or letters.
         label_history: confirms that letters uses labels.
         refresh_rounds: in online tasks, rounds between two studies of the user.
@@ -96,6 +98,8 @@ class Rpm(Method):
         example_reasoning: Literal["none", "generic_cot", "rpm"] = "rpm"
         stats_mode: Literal["auto", "propensity", "influence"] = "auto"
         propensity_alpha: float = 0.0
+        labels_shown: int = 5
+        tries: int = 3
         chat: Literal["preferences", "letters"] = "preferences"
         label_history: bool = False
         refresh_rounds: int = 5
@@ -141,6 +145,7 @@ class Rpm(Method):
             cap=p.history_cap,
             stats_mode=p.stats_mode,
             max_tokens=p.extract_max_tokens,
+            tries=p.tries,
         )
         return msgspec.to_builtins(await study(knowledge, p, ctx))
 
@@ -269,7 +274,8 @@ class Rpm(Method):
             features,
             knowledge,
             ctx,
-            self.params.propensity_alpha,
+            alpha=self.params.propensity_alpha,
+            labels_shown=self.params.labels_shown,
         )
         contract = prompts.contract(choices, ctx)
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, contract, ctx)
@@ -278,6 +284,7 @@ class Rpm(Method):
             find_marked_answer,
             ctx,
             max_tokens=limit,
+            tries=self.params.tries,
             schema=prompts.answer_schema(choices),
         )
 
@@ -336,7 +343,16 @@ def _check_params(p: Rpm.Params) -> None:
     Raises:
         UsageError: a number is too small, or two parameters contradict each other.
     """
-    for name in ("k", "max_features", "max_factors", "cluster_batch", "refresh_rounds"):
+    at_least_one = (
+        "k",
+        "max_features",
+        "max_factors",
+        "cluster_batch",
+        "labels_shown",
+        "tries",
+        "refresh_rounds",
+    )
+    for name in at_least_one:
         value = getattr(p, name)
         if value < 1:
             raise UsageError(f"rpm: {name} must be at least 1, not {value}")

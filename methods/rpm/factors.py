@@ -96,6 +96,7 @@ async def group_features(
     batch: int,
     most: int,
     max_tokens: int,
+    tries: int,
     ctx: Context,
 ) -> list[Factor]:
     """Factors over all features of a user; sets each feature's `factor`.
@@ -104,7 +105,7 @@ async def group_features(
     `n_factors`, `n_duplicate_ids`, `n_unassigned`, `cluster_failed`, `degraded` if some features
     were grouped without the model.
     """
-    stated = await _request_groups(features, batch, max_tokens, ctx)
+    stated = await _request_groups(features, batch, max_tokens, tries, ctx)
     texts = {number: feature.text for number, feature in enumerate(features, 1)}
     repaired = repair_groups(stated, texts)
     if repaired.duplicates:
@@ -114,7 +115,7 @@ async def group_features(
 
     groups = repaired.groups
     if len(groups) > most:
-        groups = await _merge_groups(groups, most, max_tokens, ctx)
+        groups = await _merge_groups(groups, most, max_tokens, tries, ctx)
     ctx.flag("n_factors", len(groups))
 
     for index, group in enumerate(groups):
@@ -127,6 +128,7 @@ async def _request_groups(
     features: Sequence[Feature],
     batch: int,
     max_tokens: int,
+    tries: int,
     ctx: Context,
 ) -> list[Group]:
     """The groups of all batches; a single one of everything if no batch was answered."""
@@ -143,6 +145,7 @@ async def _request_groups(
             _read_groups,
             ctx,
             max_tokens=max_tokens,
+            tries=tries,
             schema=prompts.clusters_schema(),
         )
         if reply is None:
@@ -184,6 +187,7 @@ async def _merge_groups(
     groups: list[Group],
     most: int,
     max_tokens: int,
+    tries: int,
     ctx: Context,
 ) -> list[Group]:
     """At most `most` groups, if the reply gets there; groups it does not list are kept."""
@@ -194,6 +198,7 @@ async def _merge_groups(
         _read_groups,
         ctx,
         max_tokens=max_tokens,
+        tries=tries,
         schema=prompts.clusters_schema(),
     )
     if reply is None:

@@ -176,12 +176,13 @@ def statistics_line(
     factor: int,
     words: Vocabulary,
     alpha: float = 0.0,
+    labels_shown: int = SHOWN_LABELS,
 ) -> str:
-    """A factor with its numbers, as every prompt shows it."""
-    parts = list(_format_numbers(knowledge, factor, words, alpha))
+    """A factor with its numbers, as every prompt shows it; `labels_shown` shares at most."""
+    parts = list(_format_numbers(knowledge, factor, words, alpha, labels_shown))
     shares = dimension_shares(knowledge, factor)
     if shares:
-        parts.append(_format_shares(shares))
+        parts.append(_format_shares(shares, labels_shown))
     parts += _format_preferences(_items_with(knowledge, factor))
     return f"{knowledge.factors[factor].name}: {'; '.join(parts)}"
 
@@ -195,11 +196,12 @@ def _format_numbers(
     factor: int,
     words: Vocabulary,
     alpha: float,
+    labels_shown: int,
 ) -> Iterator[str]:
     if knowledge.closed:
         distribution = propensity(knowledge, factor, alpha)
         yield f"in {_count_records(distribution.support)}"
-        yield _format_shares(distribution.shares)
+        yield _format_shares(distribution.shares, labels_shown)
         if distribution.mean is not None:
             yield f"mean {distribution.mean:.2f}"
         return
@@ -212,7 +214,7 @@ def _format_numbers(
     if polarity is None:
         yield "polarity none"
     else:
-        yield f"polarity {_format_shares(dict(zip(POLARITIES, polarity, strict=True)))}"
+        yield f"polarity {_format_shares(dict(zip(POLARITIES, polarity, strict=True)), 3)}"
 
 
 def _format_preferences(items: Sequence[Item]) -> Iterator[str]:
@@ -226,8 +228,8 @@ def _format_preferences(items: Sequence[Item]) -> Iterator[str]:
         yield f"{'earlier' if age else 'newest'} (message {position}): {answer}"
 
 
-def _format_shares(shares: dict[str, float]) -> str:
-    largest = list(shares.items())[:SHOWN_LABELS]
+def _format_shares(shares: dict[str, float], most: int) -> str:
+    largest = list(shares.items())[:most]
     return ", ".join(f"{name} {share:.0%}" for name, share in largest)
 
 

@@ -105,6 +105,7 @@ async def gather_pairs(
     cap: int | None,
     stats_mode: str,
     max_tokens: int,
+    tries: int,
 ) -> Knowledge:
     """The pairs of a history, at most the `cap` newest, before anything is learned from them.
 
@@ -117,10 +118,10 @@ async def gather_pairs(
     newest = slice(-cap if cap else None, None)
     if is_chat:
         # Only the whole chat has all preferences, so that the cap applies to them, not to messages.
-        items = (await _items_from_chat(history, ctx, max_tokens))[newest]
+        items = (await _items_from_chat(history, ctx, max_tokens, tries))[newest]
     else:
         items = await asyncio.gather(
-            *(_item_from_record(record, ctx, max_tokens) for record in history[newest])
+            *(_item_from_record(record, ctx, max_tokens, tries) for record in history[newest])
         )
 
     if stats_mode == "propensity" and (is_bare or is_chat):
@@ -146,7 +147,7 @@ async def gather_pairs(
     )
 
 
-async def _item_from_record(record: Record, ctx: Context, max_tokens: int) -> Item:
+async def _item_from_record(record: Record, ctx: Context, max_tokens: int, tries: int) -> Item:
     fields = record.fields
     if record.stimulus is not None:
         dimensions = fields.get("dimensions", "").split("\n")
@@ -166,6 +167,7 @@ async def _item_from_record(record: Record, ctx: Context, max_tokens: int) -> It
         lambda text: text.strip() or None,
         ctx,
         max_tokens=max_tokens,
+        tries=tries,
     )
     return Item(record.id, paraphrase or record.response, record.response)
 
@@ -174,9 +176,10 @@ async def _items_from_chat(
     history: Sequence[Record],
     ctx: Context,
     max_tokens: int,
+    tries: int,
 ) -> list[Item]:
     results = await asyncio.gather(
-        *(_request_preferences(window, ctx, max_tokens) for window in _windows(history))
+        *(_request_preferences(window, ctx, max_tokens, tries) for window in _windows(history))
     )
     items = [item for window_items in results for item in window_items]
     return [
@@ -214,6 +217,7 @@ async def _request_preferences(
     window: Window,
     ctx: Context,
     max_tokens: int,
+    tries: int,
 ) -> list[Item]:
     """The preferences stated in one window; positions are the chat's.
 
@@ -244,6 +248,7 @@ async def _request_preferences(
         read,
         ctx,
         max_tokens=max_tokens,
+        tries=tries,
         schema=prompts.preferences_schema(WINDOW_ITEMS),
     )
     positioned = [item for item in items or () if item.position is not None]

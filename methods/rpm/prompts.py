@@ -131,7 +131,9 @@ def known_features(
     features: Sequence[Feature],
     knowledge: Knowledge,
     ctx: Context,
+    *,
     alpha: float,
+    labels_shown: int,
 ) -> str:
     """Features, then the statistics of their factors; a feature without a factor has none."""
     if not features:
@@ -144,7 +146,10 @@ def known_features(
     factors = dict.fromkeys(feature.factor for feature in features if feature.factor is not None)
     if factors:
         words = ctx.task.words
-        lines = [f"- {statistics_line(knowledge, factor, words, alpha)}" for factor in factors]
+        lines = [
+            f"- {statistics_line(knowledge, factor, words, alpha, labels_shown)}"
+            for factor in factors
+        ]
         parts.append(ctx.part(PROMPTS, "known_factors", statistics="\n".join(lines)))
     return "\n\n".join(parts)
 
@@ -177,7 +182,8 @@ def contract(choices: Sequence[str], ctx: Context) -> str:
     if not choices:
         return ctx.part(PROMPTS, "request")
     # Models answer with the option's text where its letter is expected, unless told the form.
-    listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    quoted = [f'"{choice}"' if " " in choice else choice for choice in choices]
+    listed = f"{', '.join(quoted[:-1])} or {quoted[-1]}"
     return ctx.part(PROMPTS, "request_of_choices", choices=listed)
 
 

@@ -8,6 +8,7 @@ and the counter `<stage>_failed` is raised.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +16,9 @@ from typing import Any, TypeVar
 
 from personabench import Context, Message
 from personabench.methods.rpm.prompts import PROMPTS
+from personabench.metrics.text import drop_last_lines
 from personabench.models.client import encodable
+from personabench.models.json_reply import JsonScanner
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
@@ -24,7 +27,9 @@ TRIES = 3
 # Token limits to which texts are shortened, one after the other, until the request fits.
 _SHORTER = (1024, 384, 128)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_MARK = re.compile(r"^[\s>*#_`]*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE)
+_MARK = re.compile(
+    r"^(?:[^\S\n]|[>*#_`])*(?:final\s+)?answer[\s*_`]*:[\s*_`]*", re.IGNORECASE | re.MULTILINE
+)
 
 
 def find_json(text: str) -> Any:
@@ -32,18 +37,11 @@ def find_json(text: str) -> Any:
 
     Code fences and line breaks within strings are accepted; every string can be encoded.
     """
-    decoder = json.JSONDecoder(strict=False)
-    for start, character in enumerate(text):
-        if character not in "{[":
-            continue
-        try:
-            value, _ = decoder.raw_decode(text, start)
-            # Escapes such as \ud800 decode to text that no file can hold.
-            value = json.loads(encodable(json.dumps(value, ensure_ascii=False)))
-        except (ValueError, RecursionError):
-            continue
+    for value in JsonScanner(text).read_all():
         if isinstance(value, dict) or all(isinstance(row, dict) for row in value):
-            return value
+            with contextlib.suppress(ValueError, RecursionError):
+                # Escapes such as \ud800 decode to text that no file can hold.
+                return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
     return None
 
 
@@ -83,7 +81,7 @@ def find_marked_answer(text: str) -> tuple[str, str] | None:
         return None
     # The last mark, since models repeat "Answer:" in their reasoning.
     answer = text[marks[-1].end() :].strip().rstrip("*_` ")
-    reasoning = text[: marks[-1].start()].strip()
+    reasoning = drop_last_lines(text[: marks[-1].start()], ">*#_`").strip()
     return (reasoning, answer) if answer else None
 
 
@@ -112,9 +110,10 @@ async def request_parsed(
     ctx: Context,
     *,
     max_tokens: int,
+    tries: int = TRIES,
     schema: Json | None = None,
 ) -> T | None:
-    """The parsed reply to the first prompt that fits the window; None after `TRIES` failures."""
+    """The parsed reply to the first prompt that fits the window; None after `tries` failures."""
     limit = limit_reply(max_tokens, ctx)
     too_long = 0
     for messages in prompts:
@@ -132,6 +131,7 @@ async def request_parsed(
         read,
         ctx,
         max_tokens=limit,
+        tries=tries,
         schema=schema,
     )
     if parsed is None:
@@ -145,18 +145,21 @@ async def request_parsed_with_text(
     ctx: Context,
     *,
     max_tokens: int,
+    tries: int = TRIES,
     schema: Json | None = None,
 ) -> tuple[T | None, str]:
-    """The parsed reply and its text; None after `TRIES` failures, with the first reply's text."""
+    """The parsed reply and its text; None after `tries` failures, with the first reply's text."""
     *earlier, last = messages
     reminded = [*earlier, Message(last.role, last.content + ctx.part(PROMPTS, "reminder"))]
     first_text = ""
-    for attempt in range(TRIES):
+    for attempt in range(tries):
         response = await ctx.complete(
             reminded if attempt else messages,
             max_tokens=max_tokens,
             schema=schema,
             repeat=attempt,
+            attempt=attempt,
+            attempts=TRIES,
             accept=lambda text: read(text) is not None,
         )
         parsed = read(response.text)

@@ -100,6 +100,7 @@ async def request_features(
         read,
         ctx,
         max_tokens=p.extract_max_tokens,
+        tries=p.tries,
         schema=prompts.features_schema(p.max_features, factors),
     )
     if named_features is None:
@@ -146,6 +147,7 @@ async def _group_factors(
         batch=p.cluster_batch,
         most=p.max_factors,
         max_tokens=p.cluster_max_tokens,
+        tries=p.tries,
         ctx=ctx,
     )
 
@@ -170,6 +172,7 @@ async def _judge_influences(item: Item, p: Rpm.Params, ctx: Context) -> None:
         read,
         ctx,
         max_tokens=p.extract_max_tokens,
+        tries=p.tries,
         schema=prompts.influences_schema(len(item.features)),
     )
     for number, (influential, polarity) in (judgements or {}).items():
@@ -194,7 +197,9 @@ async def _write_rationale(
     p: Rpm.Params,
     ctx: Context,
 ) -> None:
-    statistics = prompts.known_features(item.features, knowledge, ctx, p.propensity_alpha)
+    statistics = prompts.known_features(
+        item.features, knowledge, ctx, alpha=p.propensity_alpha, labels_shown=p.labels_shown
+    )
 
     def build(text: str) -> prompts.Messages:
         if p.example_reasoning == "generic_cot":
@@ -207,5 +212,6 @@ async def _write_rationale(
         lambda text: text.strip() or None,
         ctx,
         max_tokens=p.reason_max_tokens,
+        tries=p.tries,
     )
     item.reasoning = reply or ""

@@ -19,12 +19,12 @@ from personabench.api.arguments import check_arguments
 from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.shown import Sent
 from personabench.api.wording import Wording, WordingView
-from personabench.errors import BackendError, UsageError
+from personabench.errors import BackendError, Filtered, UsageError
 from personabench.models.call_order import Ordered, next_place
 from personabench.models.reply import as_it_came
 from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
-from personabench.types import Message, Phase, Record, Request, Response, Sample
+from personabench.types import ONLY_TRY, Message, Phase, Record, Request, Response, Sample, Try
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,13 +180,17 @@ class Context(Caller):
         logprobs: int = 0,
         repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
+        attempt: int = 0,
+        attempts: int = 1,
     ) -> Response:
         """Call the model, with the run's sampling unless a temperature is given.
 
         A reply that `accept` refuses is returned but not cached.  A reply truncated at `max_tokens`
         raises the flag `truncated`, one that a content filter withheld or ended the flag `refused`.
         The text of the response is the answer.  The model's thought is in `thought`, which does not
-        belong into prompts.
+        belong into prompts.  A method that requests a reply again if it cannot read it states the
+        number of the `attempt`, from 0, and of all `attempts`, so that plans count a repetition as
+        possible.
 
         Raises:
             TypeError: an argument of the wrong type.
@@ -203,24 +207,45 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._client.backend.adapter(self._unit),
         )
-        response = await self._ask(request, accept)
+        response = await self._ask(request, accept, Try(attempt, attempts))
         if self.sampling.reading == "raw":
             self.raw_replies[response.text.strip()] = as_it_came(response)
         return response
 
-    async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+    async def _ask(
+        self,
+        request: Request,
+        accept: Callable[[str], bool] | None,
+        attempt: Try = ONLY_TRY,
+    ) -> Response:
         # Requests of other phases are made for all users, or after the answer.
         if self._phase not in ("profile", "predict"):
-            return await super()._ask(request, accept)
+            return await self._ask_filtered(request, accept, attempt)
 
         # Described before the call, since the method may reuse a list of messages afterwards.
         place = next_place()
         self._sent.add(place, self._describe(request))
         try:
-            return await super()._ask(request, accept)
+            return await self._ask_filtered(request, accept, attempt)
         except BaseException:
             self._sent.remove(place)
             raise
+
+    async def _ask_filtered(
+        self, request: Request, accept: Callable[[str], bool] | None, attempt: Try
+    ) -> Response:
+        """Call the model; a refusal is an empty reply if the run says so."""
+        if self.sampling.refusals != "empty":
+            return await super()._ask(request, accept, attempt)
+        try:
+            response = await super()._ask(request, accept, attempt)
+        except Filtered:
+            self.flag("refused")
+            self.is_storable = False
+            return Response("", finish="refused")
+        if response.finish == "refused":
+            return msgspec.structs.replace(response, text="")
+        return response
 
     def _describe(self, request: Request) -> Sent:
         rendered = self._rendered.get(id(request.messages))

@@ -24,6 +24,7 @@ class Dataset(ABC):
             `personabench.hashing.digest_record` and `digest_set`).
         source: the location of the files, for messages.
         warnings: defects to report.
+        departures: differences of the data from those of the task's paper, in words.
         missing_requirement: a package or file that a run needs and how to get it; empty if a run
             can start.
         edited_words: words that a user simulated by rules always edits, for plans; empty for other
@@ -38,6 +39,7 @@ class Dataset(ABC):
     hash: str
     source: str
     warnings: tuple[str, ...] = ()
+    departures: tuple[str, ...] = ()
     missing_requirement: str = ""
     edited_words: str = ""
 
@@ -139,6 +141,7 @@ class Wrapped(Dataset):
         self.hash = inner.hash
         self.source = inner.source
         self.warnings = inner.warnings
+        self.departures = inner.departures
         self.missing_requirement = inner.missing_requirement
         self.edited_words = inner.edited_words
 

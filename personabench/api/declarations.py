@@ -172,6 +172,10 @@ def _vocabulary(value: Any) -> str:
     return "" if isinstance(value, Vocabulary) else f"it is {describe_value(value)}"
 
 
+def _vocabulary_or_none(value: Any) -> str:
+    return "" if value is None else _vocabulary(value)
+
+
 _NAME_DECLARATION = Declaration("a name of letters, digits and ._+- (str)", _name)
 _TUPLE_OF_TEXTS = "a tuple of texts (str)"
 _TUPLE_OF_ROLES = f"a tuple out of {', '.join(PHASES)}"
@@ -200,6 +204,7 @@ TASK: Mapping[str, Declaration] = {
     "max_tokens": Declaration("a whole number above 0 (int)", _positive),
     "labels": Declaration("a tuple of different texts (str)", _labels),
     "words": Declaration("a `Vocabulary`", _vocabulary),
+    "full_words": Declaration("a `Vocabulary`, or None", _vocabulary_or_none),
     "default_split": Declaration("a text (str)", _is(str)),
     "paper_settings": Declaration("a mapping from names of options to values", _is(Mapping)),
     "offers": Declaration("a tuple of capabilities (str)", _texts),

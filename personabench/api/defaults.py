@@ -36,7 +36,7 @@ _LETTER = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 # The letter of "B. Go home", "(B)", "The answer is B" and "option B"; never the article "A".
 _STATED_LETTER = re.compile(
     r"^([A-Za-z])[.:)]|\(([A-Za-z])\)"
-    r"|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Ll]etter)(?:\s+is)?\s*:?\s*([A-Z])(?![\w'])"
+    r"|\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice|[Ll]etter)(?:\s+is)?\s*(?::\s*)?([A-Z])(?![\w'])"
 )
 
 
@@ -179,11 +179,11 @@ def render_content(
     return rendered.with_paragraph(task.words.goal) if records or notes else rendered
 
 
-def remove_instruction(rendered: Rendered, instruction: str) -> Rendered | None:
-    """Remove the task's instruction from the message that quotes it; None if none does."""
+def replace_instruction(rendered: Rendered, instruction: str, goal: str) -> Rendered | None:
+    """Replace the task's instruction in the message that quotes it; None if none does."""
     for index, message in enumerate(rendered.messages):
         if instruction in message.content:
-            content = message.content.replace(instruction, "", 1).strip()
+            content = message.content.replace(instruction, goal, 1).strip()
             rest = (Message(message.role, content),) if content else ()
             messages = (*rendered.messages[:index], *rest, *rendered.messages[index + 1 :])
             return dataclasses.replace(rendered, messages=messages) if messages else None

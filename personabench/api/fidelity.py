@@ -107,6 +107,7 @@ def _list_circumstances(
         # Data and options of a task that the paper does not have cannot differ from the paper's.
         if dataset.sample:
             yield "example data"
+        yield from dataset.departures
         options = dataclasses.asdict(task.params)
         yield from _compare(task, task.paper_settings, options, prefix="task.")
     if history != "own":

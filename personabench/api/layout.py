@@ -7,10 +7,14 @@ another one for any method.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from personabench.types import Message, Record
+
+# Reasons for `check_layout`.
+NO_TURNS = "records are parts of conversations, and no answers to questions"
+BY_TIME = "records stand in the order of time"
 
 Form = Literal["turns", "list", "message"]
 Order = Literal["best_last", "best_first"]
@@ -37,6 +41,34 @@ def has_layout(params: object) -> bool:
     return isinstance(params, Layout) and any(
         getattr(params, field.name) != field.default for field in fields(Layout)
     )
+
+
+def list_options(params: Any) -> dict[str, Any]:
+    """List a task's options by name, without those of a layout that is the task's own.
+
+    A run in that layout is the same run whether or not its task has such options.
+    """
+    options = asdict(params)
+    if isinstance(params, Layout):
+        for field in fields(Layout):
+            if options[field.name] == field.default:
+                del options[field.name]
+    return options
+
+
+def check_layout(options: Layout, *, turns: str = "", order: str = "") -> None:
+    """Refuse options that have no meaning for a task's records.
+
+    Args:
+        turns, order: why records cannot be turns, or have one order; empty if they can.
+
+    Raises:
+        ValueError: such an option is chosen.
+    """
+    if turns and options.layout == "turns":
+        raise ValueError(f"layout=turns: {turns}; use list or message")
+    if order and options.order != "auto":
+        raise ValueError(f"order={options.order}: {order}; leave it at auto")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from personabench.api import defaults, wording
 from personabench.api.contracts import TASK, Contract, check_dataset, guard_methods
 from personabench.api.dataset import Dataset
 from personabench.api.layout import Layout, has_layout
+from personabench.api.prompts import PromptFile, Prompts, Replacements
 from personabench.api.rows import NoDataError
 from personabench.api.sample_check import locate_class, module_file
 from personabench.api.static import StaticDataset
@@ -81,6 +82,8 @@ class Task(Wording):
             always accepts one.
         history_format: how `render` shows records: as earlier "turns" of the chat, as a "list", or
             "auto", which is turns if all records have a stimulus.
+        prompts: template files of texts that `--prompts FILE` may replace; `texts` holds those of
+            the chosen wording.
         full_words: the vocabulary of the wording `full`, if it is another one than `words`.
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
@@ -106,6 +109,7 @@ class Task(Wording):
     splits: ClassVar[tuple[str, ...]] = ()
     accepts_file: ClassVar[bool] = False
     history_format: ClassVar[defaults.HistoryFormat] = "auto"
+    prompts: ClassVar[Sequence[PromptFile]] = ()
     full_words: ClassVar[Vocabulary | None] = None
     quotes_gold: ClassVar[bool] = False
     shares_records: ClassVar[bool] = False
@@ -140,20 +144,28 @@ class Task(Wording):
         if not hasattr(self, "name"):
             # The registry names classes that it loads; a test may create one without it.
             self.name = type(self).__name__  # type: ignore[misc]
+        self.texts = Prompts(type(self).prompts)
         self._compact_words = self.words
         self._use_words(self.words)
 
-    def choose_wording(self, wording: WordingName) -> None:
+    def choose_wording(
+        self, wording: WordingName, replacements: Replacements | None = None
+    ) -> None:
         """Word requests for small models (`compact`, the default) or for others (`full`).
 
-        It is chosen before the data are opened.
+        It is chosen before the data are opened. `replacements` replace texts of `prompts`.
+
+        Raises:
+            UsageError: a replaced text whose stage, name or slots do not exist.
         """
         self.wording = wording
+        self.texts = Prompts(type(self).prompts, wording, replacements)
         if self.full_words is not None:
             self._use_words(self.full_words if wording == "full" else self._compact_words)
 
     def _use_words(self, words: Vocabulary) -> None:
         self._can_replace_contract = defaults.can_replace_contract(words)
+        self._own_goal = words.goal
         completed = defaults.complete_vocabulary(
             words, self.kind, self.labels, has_precedents="precedents" in self.offers
         )
@@ -235,7 +247,7 @@ class Task(Wording):
         if type(self).render is Task.render:
             return defaults.render_content(self, sample, records, notes, self.history_format)
         rendered = self.render(sample, records, notes, tokens)
-        return defaults.remove_instruction(rendered, self.words.instruction)
+        return defaults.replace_instruction(rendered, self.words.instruction, self._own_goal)
 
     def parse(
         self,

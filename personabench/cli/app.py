@@ -26,16 +26,20 @@ from personabench.cli import (
     export,
     generate,
     judge,
+    judge_panel,
     judge_report,
     leaderboard,
     merge,
     new,
+    pack,
+    plot,
     publish,
     report,
     reproduce,
     run,
     score,
     show,
+    table,
 )
 from personabench.cli import list as listing
 from personabench.cli.console import echo
@@ -76,11 +80,15 @@ app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
+app.command("table", cls=PlainCommand)(table.table)
+app.command("plot", cls=PlainCommand)(plot.plot)
 app.command("report", cls=PlainCommand)(report.report)
 app.command("compare", cls=PlainCommand)(compare.compare)
 app.command("judge", cls=PlainCommand)(judge.judge)
+app.command("judge-panel", cls=PlainCommand)(judge_panel.judge_panel)
 app.command("judge-report", cls=PlainCommand)(judge_report.judge_report)
 app.command("publish", cls=PlainCommand)(publish.publish)
+app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
 app.add_typer(listing.listing, name="list")

@@ -166,6 +166,7 @@ async def _open_authors(
     from personabench.models.journal import Journal
     from personabench.models.probe import Dialects, probe_request
     from personabench.models.roles import Role
+    from personabench.run.attempt import comes_from_models
 
     async with contextlib.AsyncExitStack() as stack:
         cache = None
@@ -190,7 +191,13 @@ async def _open_authors(
                     author, client.concurrency, probe_request(0, 1, seed)
                 )
             authors.append(Role("simulator", client, "", seed))
-        yield authors
+        try:
+            yield authors
+        except Exception as error:
+            # Without a usable reply, another attempt has to ask anew.
+            if journal is not None and not comes_from_models(error):
+                journal.clear()
+            raise
         if journal is not None:
             journal.clear()
 

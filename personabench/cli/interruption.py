@@ -27,7 +27,7 @@ def describe_interrupt(state: str) -> str:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, without the values of headers."""
+    """Return the command as it was typed, without the values of headers and passwords of URLs."""
     words = ["personabench"]
     value_is_secret = False
     for word in sys.argv[1:]:
@@ -35,6 +35,7 @@ def command_line() -> str:
         if value_is_secret or (equals and option in _SECRET_OPTIONS):
             words.append(re.sub(r":.*", ": ***", word, flags=re.S))
         else:
-            words.append(word)
+            # Up to the last @, since passwords are often not encoded.
+            words.append(re.sub(r"://.*@", "://***@", word, flags=re.S))
         value_is_secret = word in _SECRET_OPTIONS
     return shlex.join(words)

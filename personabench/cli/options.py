@@ -37,6 +37,13 @@ class Reading(StrEnum):
     raw = "raw"
 
 
+class Refusals(StrEnum):
+    """What a refused reply is."""
+
+    reply = "reply"
+    empty = "empty"
+
+
 class Executor(StrEnum):
     """What executes a run."""
 
@@ -210,7 +217,7 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
-        help="Model name; for local, a .gguf file or a hub repository.",
+        help="Model name; for local, a .gguf file, a hub repository or packaged:q8_0.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]
@@ -324,6 +331,15 @@ ReadingOption = Annotated[
         "--reading",
         metavar="READING",
         help="What is scored: the answer, or raw: the reply as it came, with its thought.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+RefusalsOption = Annotated[
+    Refusals,
+    typer.Option(
+        "--refusals",
+        metavar="KIND",
+        help="Replies that a filter withholds or the model refuses: a reply as it came, or empty.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

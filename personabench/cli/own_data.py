@@ -19,6 +19,7 @@ from personabench.errors import UsageError
 if TYPE_CHECKING:
     from personabench.api.own_data.declaration import Declaration
 
+_TASK_FILE = ".toml"
 # The file endings by which a value of --history is a table and no control.
 _TABLES = (".csv", ".json", ".jsonl", ".parquet", ".gz")
 
@@ -115,6 +116,9 @@ def read_data_options(
 
     is_own = bool(columns or tables or kind or save) or task is None
     if not is_own:
+        for name in split_names(task or ""):
+            if name.endswith(_TASK_FILE):
+                _keep(Path(name), results)
         return DataOptions(task or "", data, control)
     if task is not None:
         raise UsageError(
@@ -169,10 +173,35 @@ def _declare(
     for remark in (_check(declaration), *inferred.remarks):
         echo(f"your data: {remark}", err=True)
 
-    path = save or results / "tasks" / f"{declaration.name}-{declaration.identity[:8]}.toml"
+    path = save or _kept_path(declaration, results)
     write_declaration(path, _relative(declaration, path.resolve().parent))
+    if save is not None:
+        _keep(save, results)
     echo(f"task file  {path}; name it again with --task {path}", err=True)
     return path
+
+
+def _kept_path(declaration: Declaration, results: Path) -> Path:
+    return results / "tasks" / f"{declaration.name}-{declaration.identity[:8]}.toml"
+
+
+def _keep(path: Path, results: Path) -> None:
+    """Keep a copy of a task file with the results, so that readers need not be given it."""
+    import msgspec
+
+    from personabench.api.own_data.declaration import read_declaration, write_declaration
+
+    declaration = read_declaration(path)
+    kept = _kept_path(declaration, results)
+    if kept.exists():
+        return
+    folder = path.resolve().parent
+    replace = msgspec.structs.replace
+    questions, history = declaration.questions, declaration.history
+    questions = replace(questions, file=str(folder / questions.file))
+    if history.file:
+        history = replace(history, file=str(folder / history.file))
+    write_declaration(kept, replace(declaration, questions=questions, history=history))
 
 
 def _choose_name(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from personabench.cli.options import Reading
+    from personabench.cli.options import Reading, Refusals
     from personabench.types import Sampling
 
 
@@ -74,11 +74,21 @@ def read_reasoning(level: str | None, option: str = "--reasoning") -> str | None
 
 
 def read_sampling(
-    temperature: float, top_p: float, max_tokens: int | None, reading: Reading
+    temperature: float,
+    top_p: float,
+    max_tokens: int | None,
+    reading: Reading,
+    refusals: Refusals,
 ) -> Sampling:
     """Return the sampling of a run and the reading of its replies."""
     import msgspec
 
     from personabench.types import Sampling
 
-    return Sampling(temperature, top_p, max_tokens, "raw" if reading == "raw" else msgspec.UNSET)
+    return Sampling(
+        temperature,
+        top_p,
+        max_tokens,
+        reading="raw" if reading == "raw" else msgspec.UNSET,
+        refusals="empty" if refusals == "empty" else msgspec.UNSET,
+    )

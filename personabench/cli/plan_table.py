@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from personabench.run.options import Options
 
 
-# Columns of the plan: heading, key of the count, key of its upper bound.
+# Columns of the plan: heading, and key of the count; its upper bound is `<key>_at_most`.
 _PLAN_COUNTS = (
-    ("samples", "owed", None),
-    ("calls", "calls", "calls_at_most"),
-    ("stored", "cached", None),
-    ("to pay", "to_pay", "to_pay_at_most"),
-    ("tokens in", "input_tokens", None),
-    ("tokens out", "output_tokens", None),
+    ("samples", "owed"),
+    ("calls", "calls"),
+    ("to pay", "to_pay"),
+    ("tokens in", "input_tokens"),
+    ("tokens out", "output_tokens"),
 )
 
 
@@ -60,21 +59,17 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
     )
     for heading in ("task", "method"):
         grid.add_column(heading, justify="left", overflow="fold")
-    for heading in (*(heading for heading, _, _ in _PLAN_COUNTS), "price"):
+    for heading in (*(heading for heading, _ in _PLAN_COUNTS), "price"):
         grid.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         grid.add_row(*_plan_cells(row, show_seed=len({row["seed"] for row in rows}) > 1))
 
     console.print(grid)
     console.print(
-        " Input tokens are estimated; output tokens are the maximum allowed.", style="dim"
+        " From the fewest, with replies of a word, to the most, with replies as long as allowed "
+        "and requested again wherever they may be unreadable.",
+        style="dim",
     )
-    if any(row["calls_at_most"] > row["calls"] for row in rows):
-        console.print(
-            " If the model replies with lists, calls are given from the shortest lists to the "
-            "longest, tokens and price for the shortest.",
-            style="dim",
-        )
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}
     if unpriced:
         console.print(
@@ -90,11 +85,14 @@ def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:
     method = f"{row['method']} ({', '.join(params)})" if params else row["method"]
 
     counts = []
-    for _, name, upper in _PLAN_COUNTS:
-        count = f"{row[name]:,}"
-        if upper is not None and row[upper] > row[name]:
-            count += f"–{row[upper]:,}"
-        counts.append(count)
+    for _, name in _PLAN_COUNTS:
+        least, most = row[name], row.get(f"{name}_at_most", row[name])
+        counts.append(f"{least:,}" if least == most else f"{least:,}–{most:,}")
+    return [row["task"], method, *counts, _price_range(row["price"], row["price_at_most"])]
 
-    price = "–" if row["price"] is None else f"{row['price']:.4f}"
-    return [row["task"], method, *counts, price]
+
+def _price_range(least: float | None, most: float | None) -> str:
+    if least is None or most is None:
+        return "–"
+    texts = dict.fromkeys(f"{price:.4f}" for price in (least, most))
+    return "–".join(texts)

@@ -188,7 +188,7 @@ def _reproduce(
     console = screen(err=True)
     options = groups[0].options
     all_options = [group.options for group in groups]
-    departures = describe_departures(recipe, options.backend_options, scale)
+    departures = describe_departures(recipe, options, scale)
     console.print(_title(name, recipe, scale), style="bold", markup=False, soft_wrap=True)
 
     try:
@@ -211,8 +211,8 @@ def _reproduce(
         by_method = {run.method.name: run.folder.path for run in runs}
         for row in group.rows:
             position = recipe.filled.index(row)
-            if row.method in by_method:
-                folders[position] = by_method[row.method]
+            if row.owner in by_method:
+                folders[position] = by_method[row.owner]
 
     announced: set[str] = set()
     outcomes = execute(all_options, console, announced, notify=note_folders)

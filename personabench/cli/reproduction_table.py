@@ -81,7 +81,10 @@ def _number(value: float | None, sign: str = "") -> str:
     # Adding zero removes the sign of -0.0.
     value += 0.0
     # Costs are in the thousands, scores below one.
-    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
+    if abs(value) >= 1000:
+        return f"{value:{sign},.0f}"
+    is_tiny = 0 < abs(value) < 0.001
+    return f"{value:{sign}.4f}" if is_tiny else f"{value:{sign}.4g}"
 
 
 def _interval(estimate: Estimate | None, sign: str = "") -> str:

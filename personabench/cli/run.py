@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.interruption import command_line
 from personabench.cli.model_options import (
     Judge,
     JudgeRubric,
@@ -39,6 +40,8 @@ from personabench.cli.options import (
     RayOptions,
     Reading,
     ReadingOption,
+    Refusals,
+    RefusalsOption,
     ResultsOrUrl,
     SampleTimeout,
     Seed,
@@ -95,6 +98,7 @@ def run(
     top_p: TopP = 1.0,
     max_tokens: MaxTokens = None,
     reading: ReadingOption = Reading.answer,
+    refusals: RefusalsOption = Refusals.reply,
     sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
@@ -111,8 +115,7 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data qa.csv --map
-    question=text,answer=reply.
+    example data is used. Your own tables need no task: --data FILE --map question=COLUMN.
     """
     from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
@@ -142,7 +145,7 @@ def run(
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=read_sampling(temperature, top_p, max_tokens, reading),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading, refusals),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
@@ -152,6 +155,7 @@ def run(
         results=folder,
         cache=cache.value,
         metrics=metric or [],
+        command=command_line(),
         rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},

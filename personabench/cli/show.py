@@ -111,7 +111,7 @@ def show(
     if texts:
         if method is None or run is not None or dry:
             raise UsageError("show --prompts: write `personabench show --prompts --method M`")
-        print_prompts(method, chosen_wording, replacements, json)
+        print_prompts(method, task, chosen_wording, replacements, json)
         return
     if dry:
         dry_sample = sample_id or sample
@@ -190,9 +190,13 @@ def _show_run(
 
 
 def print_prompts(
-    method: str, wording: WordingName, replacements: Replacements | None, json: bool
+    method: str,
+    task: str | None,
+    wording: WordingName,
+    replacements: Replacements | None,
+    json: bool,
 ) -> None:
-    """Print the texts of a method's prompts, in the format of `--prompts FILE`.
+    """Print the texts of a method's prompts, and a task's, in the format of `--prompts FILE`.
 
     Raises:
         UsageError: no such method, or a replaced text that the method does not have.
@@ -201,10 +205,10 @@ def print_prompts(
     from personabench.api.registry import load_class
 
     cls = load_class("method", method)
-    files = cls.prompts or ()
+    files = [*(cls.prompts or ()), *(load_class("task", task).prompts if task else ())]
     if replacements is not None:
         check_owners(replacements, files, [cls.name])
-    prompts = Prompts(cls.prompts, wording, replacements)
+    prompts = Prompts(files, wording, replacements)
     if json:
         emit({"method": cls.name, "wording": wording, "prompts": prompts.resolved})
         return
@@ -275,11 +279,14 @@ def _print_run(run: Run) -> None:
         for name in ("status", "params", "history", "sampling", "seed", "parse_failures")
     }
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
-    rows |= {f"{phase} calls": spent for phase, spent in summary["usage"].items()}
+    rows |= {f"{phase} calls": _word_usage(usage) for phase, usage in summary["usage"].items()}
     rows |= {
-        f"{phase} calls of the profiler": spent
-        for phase, spent in summary["profiler_usage"].items()
+        f"{phase} calls of the profiler": _word_usage(usage)
+        for phase, usage in summary["profiler_usage"].items()
     }
+    # Of the run, as opposed to those of the model, which overlap.
+    rows["wall seconds"] = summary["durations"]
+    rows |= {name: summary[name] for name in ("command", "harness", "machine", "versions")}
     rows |= {"warnings": "; ".join(summary["warnings"]), "audit": summary["audit"]}
     rows |= {name: summary[name] for name in ("fingerprint", "data_hash", "time")}
     rows["folder"] = str(run.path)
@@ -288,12 +295,19 @@ def _print_run(run: Run) -> None:
         console.print(f" {name:15} {_plainly(value)}".rstrip(), markup=False, soft_wrap=True)
 
 
+def _word_usage(usage: dict[str, Any]) -> dict[str, Any]:
+    """The usage of a phase, with the model's seconds told from the run's own."""
+    return {"model seconds" if name == "seconds" else name: usage[name] for name in usage}
+
+
 def _plainly(value: Any) -> str:
     """Format a value of a summary without Python syntax."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plainly(item)}" for key, item in value.items()) or "–"
     if isinstance(value, list):
         return " | ".join(map(_plainly, value)) or "–"
+    if value is True or value is False:
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4f}"
     return "–" if value in (None, "") else str(value)

@@ -27,6 +27,7 @@ from personabench.leaderboard.notes import (
     describe_rules,
     describe_runs,
     describe_statistics,
+    describe_suspicions,
     describe_task,
 )
 from personabench.leaderboard.row import Row, frontier
@@ -46,7 +47,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 9
+_VERSION = 10
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200
@@ -134,7 +135,8 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     has_statistics = any(numbers.estimates for numbers in statistics)
     columns = _choose_columns(rows, runs, directions, options.baseline, has_statistics)
     newest = [run for entry in ranked for run in entry.runs]
-    notes = describe_data(runs, rows, newest)
+    notes = describe_suspicions(rows, ranked, options.baseline)
+    notes += describe_data(runs, rows, newest)
     notes += describe_task(newest, rows, directions if options.thorough else [primary])
     if has_statistics:
         notes += describe_statistics(rows, options.baseline)

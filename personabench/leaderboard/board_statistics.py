@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from personabench.hashing import digest
-from personabench.leaderboard.column import Column, aggregate_of
+from personabench.leaderboard.column import Column, aggregate_of, check_summary
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
 from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
@@ -29,6 +29,10 @@ DRAWS_PER_TEST = 50
 # Rows x draws: 256 MiB of floats. With more rows than about 110, tests between all of them would
 # need more draws than that.
 MOST_DRAWN = 1 << 25
+
+# Answers of free text that may equal the baseline's, and the fewest answers that show anything.
+SAME_TEXTS = 0.8
+FEWEST_ANSWERS = 5
 FEWEST_DRAWS = 1000
 
 
@@ -72,6 +76,10 @@ def tabulate(
             if aggregate is None:
                 continue
 
+            for row in group:
+                for seed, values in zip(board[row].runs, vectors[row], strict=True):
+                    check_summary(seed, metric, values, aggregate)
+
             draws, all_pairs = choose_draws(len(group))
             column = Column(
                 [vectors[row] for row in group],
@@ -87,7 +95,32 @@ def tabulate(
             _estimate_metric(members, column, base)
             if metric == primary:
                 _test_rows(members, entries, column, base, all_pairs)
+                if base is not None:
+                    _find_same_answers(members, [vectors[row][0] for row in group], base)
     return statistics
+
+
+def _find_same_answers(
+    statistics: Sequence[RowStatistics], vectors: Sequence[Vector], base: int
+) -> None:
+    """Note the rows whose answers are suspiciously often those of the baseline."""
+    baseline = _answers(vectors[base])
+    for row, numbers in enumerate(statistics):
+        answers = _answers(vectors[row])
+        shared = answers.keys() & baseline.keys()
+        if row == base or len(shared) < FEWEST_ANSWERS:
+            continue
+        share = sum(answers[sample] == baseline[sample] for sample in shared) / len(shared)
+        # Labels agree by chance, so only a row that never differs is suspicious.
+        is_free = len(set(baseline.values())) >= len(baseline) / 2
+        if share >= (SAME_TEXTS if is_free else 1.0):
+            numbers.same_as_baseline = share, len(shared)
+
+
+def _answers(scores: Vector) -> dict[str, str]:
+    """The hashes of a row's answers by sample; empty if they are not known."""
+    hashes = scores.answers or ()
+    return {sample: answer for sample, answer in zip(scores.ids, hashes, strict=False) if answer}
 
 
 def choose_draws(rows: int) -> tuple[int, bool]:

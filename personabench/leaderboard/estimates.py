@@ -112,6 +112,8 @@ class RowStatistics:
         leader: no row is significantly better.
         tests, controls: sizes of the two families of tests: between rows, and against the same
             method with shuffled histories.
+        same_as_baseline: the share of answers that equal the baseline's, and the number of answers
+            of both, if that many is suspicious.
         draws: bootstrap resamples behind each number.
         all_pairs: all rows were tested against each other; False in a table that is too large to
             correct for that many tests.
@@ -128,5 +130,6 @@ class RowStatistics:
     leader: bool = False
     tests: int = 0
     controls: int = 0
+    same_as_baseline: tuple[float, int] | None = None
     draws: int = 0
     all_pairs: bool = True

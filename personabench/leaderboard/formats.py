@@ -23,6 +23,10 @@ MISSING = "–"
 _SUPERSCRIPTS = dict(zip("abcdefghijklmnoprstuvwxyz-", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁻", strict=True))
 
 
+# Share of an interval's longer side by which its shorter one may differ to be printed as "±".
+ASYMMETRY = 1 / 3
+
+
 def cell(name: str, value: Any) -> str:
     """Format a value: four decimals for scores, thousands separated for counts."""
     if value is None or _is_undefined(value):
@@ -48,14 +52,14 @@ def text(name: str, row: Row) -> str:
     if value is not None and not _is_undefined(value):
         if name in CONTRAST_COLUMNS.values():
             # Adding zero turns -0.0 into 0.0.
-            return f"{value + 0.0:+.4f}{_half_interval(row, f'{name}_low', f'{name}_high')}"
+            return f"{value + 0.0:+.4f}{_bounds(row, name, f'{name}_low', f'{name}_high')}"
         if name.endswith("_p"):
             return "<0.001" if value < 0.001 else f"{value:.3f}"
         if name in SHARES:
             return f"{value:.0%}"
         if name.endswith("_price"):
             return f"{value:.3g}"
-    return cell(name, value) + _half_interval(row, f"{name}/low", f"{name}/high")
+    return cell(name, value) + _bounds(row, name, f"{name}/low", f"{name}/high")
 
 
 def _label_text(row: Row) -> str:
@@ -88,11 +92,15 @@ _COMPOSED: dict[str, Callable[[Row], str]] = {
 }
 
 
-def _half_interval(row: Row, low: str, high: str) -> str:
-    ends = row.columns.get(low), row.columns.get(high)
-    if ends[0] is None or ends[1] is None:
+def _bounds(row: Row, name: str, low: str, high: str) -> str:
+    """Half an interval, or both of its ends if its sides differ by more than `ASYMMETRY`."""
+    value, low_end, high_end = (row.columns.get(column) for column in (name, low, high))
+    if value is None or low_end is None or high_end is None:
         return ""
-    return f" ±{(ends[1] - ends[0]) / 2:.3f}"
+    below, above = value - low_end, high_end - value
+    if abs(above - below) > ASYMMETRY * max(above, below):
+        return f" [{low_end:.3f}, {high_end:.3f}]"
+    return f" ±{(above + below) / 2:.3f}"
 
 
 def thousands(count: float) -> str:
@@ -164,11 +172,11 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     lines = [
         f"### {_escape_html(board.title)}",
         "",
-        _markdown_line(map(_escape_cell, columns.values())),
+        _markdown_line(map(escape_cell, columns.values())),
         f"|{'|'.join(rules)}|",
     ]
     for row in board.rows:
-        cells = {name: _escape_cell(text(name, row)) for name in columns}
+        cells = {name: escape_cell(text(name, row)) for name in columns}
         score = cells[board.primary]
         if row.leader:
             score = f"**{score}**"
@@ -196,7 +204,8 @@ def _escape_html(plain: str) -> str:
     return _LINK.sub(r"\\]", " ".join(visible(escaped).splitlines()))
 
 
-def _escape_cell(plain: str) -> str:
+def escape_cell(plain: str) -> str:
+    """Escape text for a cell of a Markdown table."""
     return _escape_html(plain.replace("\\", "\\\\").replace("|", "\\|"))
 
 
@@ -218,7 +227,8 @@ _TEX = {
 _TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-def _escape_tex(plain: str) -> str:
+def escape_tex(plain: str) -> str:
+    """Escape text for LaTeX."""
     return "".join(_TEX.get(character, character) for character in plain)
 
 
@@ -231,7 +241,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
     title, columns = headed(board, board.all_columns if wide else board.columns)
     body = []
     for row in board.rows:
-        cells = {name: _escape_tex(text(name, row)) for name in columns}
+        cells = {name: escape_tex(text(name, row)) for name in columns}
         score = cells[board.primary]
         if row.leader:
             score = rf"\textbf{{{score}}}"
@@ -242,7 +252,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
 
     return _latex_table(
         alignment="".join("l" if name in WORDS else "r" for name in columns),
-        head=[_escape_tex(heading) for heading in columns.values()],
+        head=[escape_tex(heading) for heading in columns.values()],
         body=body,
         caption=[f"{title}.", *board.notes],
     )
@@ -254,7 +264,7 @@ def _latex_table(
     body: Iterable[Iterable[str]],
     caption: Iterable[str],
 ) -> str:
-    sentences = " ".join(_escape_tex(sentence) for sentence in caption)
+    sentences = " ".join(escape_tex(sentence) for sentence in caption)
     return "\n".join(
         [
             r"\begin{table}",
@@ -342,7 +352,7 @@ def _curve_as_markdown(curve: Sequence[Point]) -> str:
     rows = [heads, ["---:"] * len(heads), *(_curve_cells(point) for point in curve)]
     lines = [f"### {_escape_html(curve_title(curve))}", ""]
     for row in rows:
-        lines.append(_markdown_line(_escape_cell(part) for part in row))
+        lines.append(_markdown_line(escape_cell(part) for part in row))
     lines.append("")
     lines += [f"- {_escape_html(sentence)}" for sentence in remarks(curve)]
     return "\n".join(lines).rstrip("\n")
@@ -355,10 +365,10 @@ def curves_as_latex(points: Sequence[Point]) -> str:
 
 def _curve_as_latex(curve: Sequence[Point]) -> str:
     heads = _curve_heads(curve)
-    rows = [[_escape_tex(part) for part in _curve_cells(point)] for point in curve]
+    rows = [[escape_tex(part) for part in _curve_cells(point)] for point in curve]
     return _latex_table(
         alignment="r" * len(heads),
-        head=[_escape_tex(heading) for heading in heads],
+        head=[escape_tex(heading) for heading in heads],
         body=rows,
         caption=[f"{curve_title(curve)}.", *remarks(curve)],
     )

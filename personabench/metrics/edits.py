@@ -59,18 +59,12 @@ def levenshtein(
     target: Sequence[str],
 ) -> int:
     """Levenshtein distance with unit costs."""
-    # One row of the table is enough: `diagonal` keeps the only older value that is still needed.
-    costs = list(range(len(target) + 1))
-    for row, source_token in enumerate(source, 1):
-        diagonal = costs[0]
-        costs[0] = row
+    # Imported late, like every library that the command line can do without.
+    from rapidfuzz.distance import Levenshtein
 
-        for column, target_token in enumerate(target, 1):
-            substitution = diagonal + (source_token != target_token)
-            diagonal = costs[column]
-            costs[column] = min(
-                substitution,
-                costs[column] + 1,
-                costs[column - 1] + 1,
-            )
-    return costs[-1]
+    # Numbers are compared as they are, and texts by hashes, which differ between processes.
+    numbers: dict[str, int] = {}
+    sequences = [
+        [numbers.setdefault(token, len(numbers)) for token in side] for side in (source, target)
+    ]
+    return int(Levenshtein.distance(*sequences))

@@ -9,6 +9,7 @@ the words of every script.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from functools import lru_cache
 from typing import Any
 
@@ -23,12 +24,10 @@ ROUGE = (
     Metric("rouge-1-unicode", variant_of="rouge-1"),
     Metric("rouge-L-unicode", variant_of="rouge-L"),
 )
-_FENCE = re.compile(r"^\s*```[^\n`]*\n?(.*?)\n?```\s*$", re.DOTALL | re.MULTILINE)
-_EMPHASIS = (
-    re.compile(r"(\*{1,3})(?=\S)(.+?)(?<=\S)\1", re.DOTALL),
-    re.compile(r"(?<!\w)(_{1,3})(?=\S)(.+?)(?<=\S)\1(?!\w)", re.DOTALL),
-    re.compile(r"(`)([^`\n]+)`"),
-)
+_OPENING_FENCE = re.compile(r"^[^\S\n]*```[^\n`]*\n?", re.MULTILINE)
+# A lookahead, because the fences of a longer row of backticks overlap.
+_CLOSING_FENCE = re.compile(r"(?=(```\s*$))", re.MULTILINE)
+_CODE = re.compile(r"`([^`\n]+)`")
 _HEADING = re.compile(r"^#{1,6}\s+", re.MULTILINE)
 _LEAD_IN = re.compile(
     r"(?:(?:sure|certainly|of course)[,!.:]?\s+)?"
@@ -95,9 +94,9 @@ def strip_reasoning(output: str) -> str:
 
 def strip_chatter(output: str) -> str:
     """Drop reasoning, code fences, markdown emphasis, lead-ins and wrapping quotes from a reply."""
-    text = _FENCE.sub(r"\1", strip_reasoning(output))
-    for pattern in _EMPHASIS:
-        text = pattern.sub(r"\2", text)
+    text = _drop_fences(strip_reasoning(output))
+    text = _drop_emphasis(_drop_emphasis(text, "*"), "_", whole_words=True)
+    text = _CODE.sub(r"\1", text)
     text = _HEADING.sub("", text).strip()
 
     # Lead-ins and quotes nest (`Subject line: "Title: Lunch"`), so both are dropped until none is
@@ -107,6 +106,97 @@ def strip_chatter(output: str) -> str:
         if shorter == text:
             return text
         text = shorter
+
+
+def drop_last_lines(text: str, marks: str) -> str:
+    """Drop the lines at the end of a text that hold nothing but white space and some marks."""
+    content = text.rstrip(f"{marks} \t\r\n")
+    if not content:
+        return ""
+    # The last line with content may end in such marks itself.
+    line_end = text.find("\n", len(content))
+    return text if line_end < 0 else text[: line_end + 1]
+
+
+def _drop_fences(text: str) -> str:
+    """Drop code fences, with the blank lines before them and their white space."""
+    closings = [match.span(1) for match in _CLOSING_FENCE.finditer(text)]
+    kept = []
+    done = 0
+    for opening in _OPENING_FENCE.finditer(text):
+        if opening.start() < done:
+            continue
+        # Searched once, so that many openings without an end do not each read the whole text.
+        index = bisect_left(closings, (opening.end(), 0))
+        if index == len(closings):
+            break
+        content_end, end = closings[index]
+        begins_line = done == 0 or text[done - 1] == "\n"
+        kept.append(_drop_blank_lines(text[done : opening.start()], begins_line))
+        kept.append(text[opening.end() : content_end].removesuffix("\n"))
+        done = end
+    kept.append(text[done:])
+    return "".join(kept)
+
+
+def _drop_blank_lines(text: str, begins_line: bool) -> str:
+    """Drop the blank lines at the end of a text."""
+    content = text.rstrip()
+    if not content and begins_line:
+        return ""
+    first_break = text.find("\n", len(content))
+    return text if first_break < 0 else text[: first_break + 1]
+
+
+def _drop_emphasis(text: str, mark: str, whole_words: bool = False) -> str:
+    """Drop pairs of one to three marks around text that neither begins nor ends with a blank.
+
+    Args:
+        whole_words: marks within a word are no emphasis.
+    """
+    if mark not in text:
+        return text
+
+    def is_word(index: int) -> bool:
+        inside = 0 <= index < len(text)
+        return inside and (text[index].isalnum() or text[index] == "_")
+
+    runs = [match.span() for match in re.finditer(rf"{re.escape(mark)}+", text)]
+    # Collected once for each width, so that a mark without an end does not read the whole text.
+    closings: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for width, positions in closings.items():
+        for start, end in runs:
+            for position in range(max(start, 1), end - width + 1):
+                if text[position - 1].isspace() or (whole_words and is_word(position + width)):
+                    continue
+                positions.append(position)
+
+    def find_pair(opening: int, end: int) -> tuple[int, int] | None:
+        """The width of the marks that open here, and the position of those that close."""
+        for width in range(min(3, end - opening), 0, -1):
+            content = opening + width
+            if content >= len(text) or text[content].isspace():
+                continue
+            index = bisect_left(closings[width], content + 1)
+            if index < len(closings[width]):
+                return width, closings[width][index]
+        return None
+
+    kept = []
+    done = 0
+    for start, end in runs:
+        opening = max(start, done)
+        while opening < end:
+            is_inside_word = whole_words and is_word(opening - 1)
+            pair = None if is_inside_word else find_pair(opening, end)
+            if pair is None:
+                opening += 1
+                continue
+            width, closing = pair
+            kept += [text[done:opening], text[opening + width : closing]]
+            done = opening = closing + width
+    kept.append(text[done:])
+    return "".join(kept)
 
 
 def _drop_lead_in(text: str) -> str:

@@ -177,8 +177,11 @@ class Cache:
             "oldest": oldest,
         }
 
-    def absorb(self, path: Path) -> None:
+    def absorb(self, path: Path, keys: Iterable[str] | None = None) -> None:
         """Add all entries of another cache file that this one lacks.
+
+        Args:
+            keys: add only the responses to these calls.
 
         Raises:
             DataError: the other file is damaged.
@@ -186,14 +189,16 @@ class Cache:
         try:
             self._db.execute("ATTACH ? AS other", (str(path),))
             try:
-                for table in COLUMNS:
+                for table in COLUMNS if keys is None else ("responses",):
                     # Earlier versions had no table of unfinished work.
                     if not _columns(self._db, table, "other"):
                         continue
                     columns = "*" if _has_checksums(self._db, table, "other") else "*, NULL"
-                    self._db.execute(
-                        f"INSERT OR IGNORE INTO {table} SELECT {columns} FROM other.{table}"
-                    )
+                    insert = f"INSERT OR IGNORE INTO {table} SELECT {columns} FROM other.{table}"
+                    if keys is None:
+                        self._db.execute(insert)
+                    else:
+                        self._db.executemany(f"{insert} WHERE key = ?", ((key,) for key in keys))
             finally:
                 self._db.execute("DETACH other")
         except sqlite3.DatabaseError as error:

@@ -23,6 +23,7 @@ from personabench.errors import (
     BackendError,
     BrokenOff,
     CacheMiss,
+    Filtered,
     Refused,
     Throttled,
     TransientError,
@@ -35,7 +36,7 @@ from personabench.models.journal import Journal
 from personabench.models.reply import answer_logprobs, separate_thought
 from personabench.models.tokens import Tokens
 from personabench.models.usage import PromptCounts, is_credible, max_usage
-from personabench.types import Call, Phase, Request, Response, Usage
+from personabench.types import ONLY_TRY, Call, Phase, Request, Response, Try, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5
@@ -57,6 +58,8 @@ _PROMPT_ERROR = re.compile(
 
 def encodable(text: str) -> str:
     """Replace each unpaired surrogate, which cannot be written to a file, by U+FFFD."""
+    if text.isascii():
+        return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -156,12 +159,13 @@ class Client:
         accept: Callable[[str], bool] | None = None,
         flag: Callable[[str], None] | None = None,
         work: str = "",
+        attempt: Try = ONLY_TRY,
     ) -> tuple[Response, Call]:
         """Answer a request from the cache, from an identical call in flight, or from the model.
 
         A reply that `accept` rejects is not cached, but kept for `work` until `finish`.  `flag` is
         called for retries, with `retried_<kind>`, for replies in another model's name, with
-        `other_model`, and for each of a reply's `oddities`.
+        `other_model`, and for each of a reply's `oddities`.  `attempt` matters to plans only.
 
         Raises:
             BackendError: the call failed for good.
@@ -179,7 +183,7 @@ class Client:
                 flag("other_model")
             for oddity in response.oddities:
                 flag(oddity)
-        return self._receipt(key, phase, response, cached=cached)
+        return self._receipt(key, phase, request, response, cached=cached)
 
     def finish(self, work: str) -> None:
         """Forget the replies that were kept for a sample or a profile, which is on disk now."""
@@ -213,7 +217,7 @@ class Client:
         future: asyncio.Future[tuple[Response, bool]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            response = await self._call(self._with_allowance(request), group, flag)
+            response = await self._call(self.with_allowance(request), group, flag)
             stored = self._store(key, request, response, accept, work)
             future.set_result((response, stored))
         except BaseException as error:
@@ -256,7 +260,7 @@ class Client:
             self.journal.put(work, key, response)
         return for_all and not keeps
 
-    def _with_allowance(self, request: Request) -> Request:
+    def with_allowance(self, request: Request) -> Request:
         """Return the request as it is sent: with room for the thought before the answer."""
         # A likelihood request (`max_tokens` 0) generates nothing.
         if not self.allowance or not request.max_tokens:
@@ -417,7 +421,7 @@ class Client:
 
     def _note_refusal(self, error: BackendError) -> None:
         """End the run if the first calls failed alike, for a reason other than their prompts."""
-        if self._last_answer or _PROMPT_ERROR.search(str(error)):
+        if self._last_answer or isinstance(error, Filtered) or _PROMPT_ERROR.search(str(error)):
             return
 
         # Request ids and token counts differ between otherwise equal messages.
@@ -451,7 +455,7 @@ class Client:
             )
 
     def _receipt(
-        self, key: str, phase: Phase, response: Response, *, cached: bool
+        self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
         if cached:
@@ -473,6 +477,7 @@ class Client:
             response.served or msgspec.UNSET,
             usage.reasoning_tokens,
             usage.cache_write_tokens,
+            request.max_tokens,
         )
         return response, call
 
@@ -504,7 +509,7 @@ class Client:
 
         # A reply shorter than the limit was truncated by the context window, which may differ on
         # the next server.
-        limit = self._with_allowance(request).max_tokens
+        limit = self.with_allowance(request).max_tokens
         reached_limit = response.usage.output_tokens >= limit
         return response.finish == "stop" or (response.finish == "length" and reached_limit)
 

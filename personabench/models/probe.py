@@ -32,7 +32,7 @@ CALLS = 12
 """Calls of one probe at most."""
 ANSWER_TOKENS = 16
 FOLDER = "dialects"
-VERSION = 1
+VERSION = 2
 
 _SCHEMA: Mapping[str, Any] = {
     "type": "object",
@@ -46,6 +46,7 @@ _MESSAGES = (
     Message("user", 'Reply with {"word": "yes"}.'),
 )
 _EXCERPT = 160
+_READ = 4_000
 _LOCK_PAUSE = 0.1
 # The entries of a list are inside a message.
 _WORDS = [
@@ -92,7 +93,6 @@ class _Probe:
         self.client = client
         self.options = client.backend.options
         self.writer = writer
-        client.backend.fit_thoughts()
         self.dialect = PLAIN
         self.refused: dict[str, float | None] = {}
         self.refused_extra: list[str] = []
@@ -123,6 +123,7 @@ class _Probe:
     async def _negotiate(self, request: Request) -> Response | None:
         for _ in range(CALLS):
             self.writer.adopt(self.dialect)
+            self.client.backend.fit_thoughts()
             try:
                 response, _ = await self.client.complete(
                     request, "prepare", "", flag=self._report_retry
@@ -149,7 +150,7 @@ class _Probe:
         if self.dialect.api == "completions" and isinstance(error, BackendDown):
             raise BackendDown(self._base_model(message)) from error
 
-        body = self.writer.write("", request)
+        body = self.writer.write("", self.client.with_allowance(request))
         words = error.text if isinstance(error, Refused) else message
         lesson = read_refusal(words, body, self.dialect, self.writer.forms, self.options.extra)
         # Of the errors that end a command, one can be learnt from: 404 to a chat with a base model.
@@ -177,9 +178,13 @@ class _Probe:
             self.thinking = lesson.thinking
             self.writer.trial["enable_thinking"] = lesson.thinking
 
-        is_new = is_decision or lesson.dialect != self.dialect
+        if lesson.least_tokens is not None:
+            # The probe's own limit alone: the run's may be high enough.
+            self.writer.trial[lesson.dialect.limit_field] = lesson.least_tokens
+
+        is_new = is_decision or lesson.least_tokens or lesson.dialect != self.dialect
         self.dialect = lesson.dialect
-        return is_new
+        return bool(is_new)
 
     def _remedy(self) -> str:
         """Describe all that the user has to change, on one line."""
@@ -229,7 +234,8 @@ class _Probe:
 
 def _excerpt(message: str) -> str:
     """Return the server's own words in the message of a refusal."""
-    matches = (words.search(message) for words in _WORDS)
+    # Cut first: a server may send much more than anybody reads.
+    matches = (words.search(message[:_READ]) for words in _WORDS)
     text = next((match[1] for match in matches if match), message)
     return text[:_EXCERPT]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,8 +31,9 @@ _BEGINS = re.compile(rf"\s*(?:{_START})", re.IGNORECASE)
 _ENDS = re.compile(_STOP, re.IGNORECASE)
 _TAG = re.compile(rf"(?P<start>{_START})|{_STOP}", re.IGNORECASE)
 _FRAME = re.compile(
-    r"\s*<\|(?:begin_of_solution|START_RESPONSE)\|>\s*(.*?)\s*"
-    r"(?:<\|(?:end_of_solution|END_RESPONSE)\|>\s*)?",
+    r"\s*(?:<answer>\s*)?<\|(?:begin_of_solution|START_RESPONSE|begin_of_box)\|>\s*(.*?)\s*"
+    r"(?:<\|(?:end_of_solution|END_RESPONSE|end_of_box)\|>\s*)?(?:</answer>\s*)?"
+    r"|\s*<answer>\s*(.*?)\s*</answer>\s*",
     re.DOTALL,
 )
 # The harmony format of gpt-oss, of which servers often strip some of the special tokens.
@@ -106,7 +108,7 @@ def split_reply(text: str) -> Reply:
     answer = text[start:].lstrip()
     frame = _FRAME.fullmatch(answer)
     if frame is not None:
-        answer = frame[1]
+        answer = frame[1] if frame[1] is not None else frame[2]
     return Reply(_join_parts(thoughts), answer)
 
 
@@ -182,12 +184,16 @@ def _strip_channel(content: str) -> str:
     return _CHANNEL_END.sub("", content).strip()
 
 
+# Cached because it is called for every reply, with the same few words.
+@lru_cache(maxsize=256)
 def parse_finish(word: str | None) -> str:
     """Map a provider's finish reason to a `Response`'s `finish`; "unsaid" if there is none."""
     if not word:
         return "unsaid"
 
     # Gateways send the name of an SDK's enum (FinishReason.STOP, FINISH_REASON_STOP) or maxTokens.
+    # Gemini's API adds a detail after a colon.
+    word = word.partition(":")[0]
     name = _CAMEL.sub("_", word.rpartition(".")[2].strip()).lower()
     key = _ENUM.sub("", re.sub(r"[\s-]+", "_", name))
 

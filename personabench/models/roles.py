@@ -15,7 +15,7 @@ import msgspec
 from personabench.errors import Refused
 from personabench.hashing import digest
 from personabench.models.call_order import Ordered, next_place
-from personabench.types import Call, Message, Phase, Request, Response
+from personabench.types import ONLY_TRY, Call, Message, Phase, Request, Response, Try
 
 if TYPE_CHECKING:
     from personabench.models.client import Client
@@ -90,7 +90,12 @@ class Caller:
             seed = int(digest([self.seed, self.sample_id])[:8], 16) >> 1
         return msgspec.structs.replace(request, seed=seed)
 
-    async def _ask(self, request: Request, accept: Callable[[str], bool] | None) -> Response:
+    async def _ask(
+        self,
+        request: Request,
+        accept: Callable[[str], bool] | None,
+        attempt: Try = ONLY_TRY,
+    ) -> Response:
         request = self._seed(request)
         place = next_place()
         try:
@@ -101,6 +106,7 @@ class Caller:
                 accept,
                 self.flag,
                 self.work,
+                attempt,
             )
         except Refused as refusal:
             refusal.model = self._client.backend

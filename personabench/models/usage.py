@@ -31,19 +31,23 @@ def max_usage(request: Request) -> Usage:
 def is_credible(request: Request, response: Response) -> bool:
     """Whether a reply's usage is plausible: present, not negative, within the call's limits."""
     usage = response.usage
-    limit = max_usage(request)
-    if not 0 < usage.input_tokens <= limit.input_tokens + UNSEEN:
-        return False
-
     has_reply = bool(response.text or response.thought)
     min_output = 1 if request.max_tokens and has_reply else 0
-    return min_output <= usage.output_tokens <= limit.output_tokens + UNSEEN
+    if usage.input_tokens <= 0 or usage.output_tokens < min_output:
+        return False
+
+    # Measuring a prompt takes longer than all else here, and is rarely needed.
+    if max(usage.input_tokens, usage.output_tokens) <= UNSEEN:
+        return True
+    limit = max_usage(request)
+    is_input_possible = usage.input_tokens <= limit.input_tokens + UNSEEN
+    return is_input_possible and usage.output_tokens <= limit.output_tokens + UNSEEN
 
 
 def fewest_tokens(text: str) -> float:
     """Lower bound of the tokens of ordinary text, however blanks and repetitions are counted."""
     length = len(_RUN.sub(" ", text))
-    dense = len(_DENSE.findall(text))
+    dense = 0 if text.isascii() else len(_DENSE.findall(text))
     return (length + (DENSE - 1) * dense) / SPARSE
 
 

@@ -54,6 +54,10 @@ COUNTED: tuple[str, ...] = (
 )
 COUNTED += (
     "usage",
+    "durations",
+    "command",
+    "harness",
+    "machine",
     "fit",
     "privileged",
     "provenance",

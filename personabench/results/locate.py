@@ -47,6 +47,9 @@ def load_tasks(file: str | None, specs: Iterable[RunSpec], results: Path) -> Non
     Raises:
         UsageError: no run is of the task of `file`, or its code has changed since all of them.
     """
+    # Where `personabench pack` puts the data.
+    packed = sorted((results / "data").glob("*"))
+    search_data_in([*packed, *(path for folder in packed for path in sorted(folder.glob("*.*")))])
     declared = sorted((results / "tasks").glob("*.toml"))
     if not declared and file is None:
         return

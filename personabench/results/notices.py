@@ -13,7 +13,7 @@ ROLES = ("", "simulator_", "judge_")
 NOTICES = {
     "refused": (
         "replies were withheld or broken off by a content filter, or refused by the model; they "
-        "are scored as they came and not stored"
+        "are not stored, and scored as they came or, with --refusals empty, as empty answers"
     ),
     "prompt_truncated": (
         "prompts were read only in part, going by the server's own counts of their tokens, which "

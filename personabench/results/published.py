@@ -39,11 +39,14 @@ class Vector(msgspec.Struct, frozen=True):
         ids, users: hashed sample ids, in order, and the hashed user of each.
         values: by scorer and metric, the value that each sample contributes, as in
             `scores.jsonl`; None for samples without one.
+        answers: the hashes of the answers; unset in published files, where the answers to a
+            question with few choices could be guessed from them.
     """
 
     ids: list[str]
     users: list[str]
     values: dict[str, dict[str, list[float | list[float] | None]]]
+    answers: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(frozen=True)
@@ -112,10 +115,13 @@ def score_vector(folder: RunFolder, task: str) -> Vector:
             for metric, value in metrics.items():
                 column = columns.setdefault(metric, [None] * len(hashed_lines))
                 column[index] = value
+    answers = [line.answer for _, _, line in hashed_lines]
     return Vector(
         ids=[sample for sample, _, _ in hashed_lines],
         users=[user for _, user, _ in hashed_lines],
         values=values,
+        # Earlier versions noted none.
+        answers=answers if any(answers) else msgspec.UNSET,
     )
 
 
@@ -212,11 +218,12 @@ def _default_name(spec: RunSpec) -> str:
 
 def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
     fields = {name: value for name, value in to_dict(summary).items() if name not in _LEFT_OUT}
+    fields["command"] = _shorten_paths(summary.command)
     if not spec.sample:
         # Without the folders of the machine.
         fields["source"] = Path(summary.source).name
 
-    plain = to_json(scores).encode()
+    plain = to_json(msgspec.structs.replace(scores, answers=msgspec.UNSET)).encode()
     # No time of compression, so that the same run gives the same bytes.
     packed = gzip.compress(plain, mtime=0)
     content = {
@@ -230,6 +237,11 @@ def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
     }
     text = msgspec.json.encode(content, order="deterministic")
     return msgspec.json.format(text, indent=1) + b"\n"
+
+
+def _shorten_paths(command: str) -> str:
+    """A command with absolute paths reduced to their last part."""
+    return re.sub(r"(?<![\w:/.])(?:~|/)(?:[^\s'/]+/)+", "", command)
 
 
 def _write(path: Path, text: bytes) -> None:

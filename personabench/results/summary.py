@@ -20,9 +20,11 @@ class Phase(msgspec.Struct, frozen=True):
     Attributes:
         calls: distinct calls: each is booked once, where it first appears.
         reasoning_tokens: the part of the output that is thought; unset if no call reports any.
+        seconds: of the model, summed over calls that overlap; a run's own time is in `durations`.
         repeated: replies that a further sample used again, with their tokens; they are in no other
             number.
         served: calls by who answered them, as the server says; unset if it says nothing.
+        max_tokens: the allowances of the replies, each once; unset in earlier versions.
     """
 
     calls: int
@@ -32,6 +34,7 @@ class Phase(msgspec.Struct, frozen=True):
     seconds: float
     served: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     reasoning_tokens: int | msgspec.UnsetType = msgspec.UNSET
+    max_tokens: list[int] | msgspec.UnsetType = msgspec.UNSET
     repeated: int = 0
     repeated_input_tokens: int = 0
     repeated_output_tokens: int = 0
@@ -77,6 +80,10 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     judge_errors: int = 0
     time: str = ""
     versions: dict[str, str] = {}
+    command: str = ""
+    harness: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    durations: dict[str, float] = {}
 
 
 class Summary(RunFacts, frozen=True, kw_only=True):
@@ -115,6 +122,8 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     profiler_usage: dict[str, Phase] = {}
     profiles: int = 0
     seconds: float
+    distinct_answers: int | None = None
+    suspicious: list[str] = []
     files: dict[str, Seal] = {}
 
     def __post_init__(self) -> None:

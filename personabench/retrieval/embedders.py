@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from personabench.errors import UsageError
-from personabench.retrieval.embedder import Embedder, Vectors
+from personabench.retrieval.embedder import Embedder
 from personabench.retrieval.local_embedders import SentenceTransformers, WordLlama
 from personabench.retrieval.vector_store import VectorStore
+
+if TYPE_CHECKING:
+    from personabench.retrieval.embedder import Vectors
 
 # Enough for 260,000 vectors of 256 dimensions: a run's records are rarely embedded twice.
 _CACHE_BYTES = 256 * 2**20
@@ -95,7 +97,7 @@ class Embedders:
         # Shielded, since other samples may wait for the same batch if this one is cancelled.
         for batch_vectors in await asyncio.gather(*map(asyncio.shield, batches)):
             vectors.update(batch_vectors)
-        return np.stack([vectors[key] for key in keys])
+        return _stack([vectors[key] for key in keys])
 
     async def aclose(self) -> None:
         """Close every embedder."""
@@ -164,6 +166,13 @@ class Embedders:
 
         embedder_class = OpenAIEmbeddings if kind == "openai" else VLLMEmbeddings
         return embedder_class(model, self._base_url, self._keys, self._headers)
+
+
+def _stack(vectors: Sequence[Vectors]) -> Vectors:
+    # Imported on use, as everywhere on the way to the first call: most runs embed nothing.
+    import numpy as np
+
+    return np.stack(vectors)
 
 
 def _hash_text(name: str, text: str) -> bytes:

@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from personabench.errors import UsageError
 from personabench.hashing import digest_files
-from personabench.retrieval.embedder import Embedder, Vectors
+from personabench.retrieval.embedder import Embedder
+
+if TYPE_CHECKING:
+    from personabench.retrieval.embedder import Vectors
 
 
 class _LocalEmbedder(Embedder):
@@ -91,6 +92,8 @@ class WordLlama(_LocalEmbedder):
         )
 
     def _encode(self, texts: list[str]) -> Vectors:
+        import numpy as np
+
         vectors: Vectors = self._model.embed(texts)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         # The smallest normal number leaves every real length as it is and zero vectors at zero.
@@ -157,6 +160,8 @@ class SentenceTransformers(_LocalEmbedder):
         return f"sentence-transformers:{self._name}@{weights.hexdigest()[:16]}"
 
     def _encode(self, texts: list[str]) -> Vectors:
+        import numpy as np
+
         # Without texts the model returns no dimension, so one text is embedded for its shape.
         if not texts:
             return self._encode([""])[:0]

@@ -10,16 +10,19 @@ import random
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from personabench.errors import UsageError
-from personabench.retrieval.bm25 import BM25, top
 from personabench.types import Record, moment
 
-Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from personabench.retrieval.bm25 import BM25
+
+    Embed = Callable[[Sequence[str]], Awaitable[npt.NDArray[np.float32]]]
+    Floats = npt.NDArray[np.float64]
 
 SEARCHES: tuple[str, ...] = (
     "bm25",
@@ -74,6 +77,9 @@ async def search(
     if k == 0 or not records:
         return []
 
+    # Imported on use: a run without a history to search needs no arrays.
+    from personabench.retrieval.bm25 import top
+
     k = min(k, len(records))
     match by:
         case "bm25":
@@ -118,6 +124,8 @@ class IndexCache:
             self._entries.move_to_end(key)
             return self._entries[key][0]
 
+        from personabench.retrieval.bm25 import BM25
+
         index = BM25(documents, tokenizer=tokenizer)
         size = sum(map(len, documents))
         self._entries[key] = index, size
@@ -140,7 +148,7 @@ async def _compute_similarities(
 ) -> Floats:
     documents = map(document, records)
     vectors = await embed([query, *documents])
-    exact = vectors.astype(np.float64)
+    exact = vectors.astype("float64")
     # Not a matrix product: BLAS may add up equal rows in different orders, and equal texts must
     # tie.
     similarities: Floats = (exact[1:] * exact[0]).sum(axis=1)

@@ -17,10 +17,12 @@ from personabench.errors import BackendDown, BackendError, UsageError
 from personabench.models.backends import credentials
 from personabench.models.backends.redaction import Secrets
 from personabench.models.backends.status import describe_redirect
-from personabench.retrieval.embedder import Embedder, Vectors
+from personabench.retrieval.embedder import Embedder
 
 if TYPE_CHECKING:
     from openai import APIError, AsyncOpenAI
+
+    from personabench.retrieval.embedder import Vectors
 
 _BATCH = 256
 _IN_FLIGHT = 8

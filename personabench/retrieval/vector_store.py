@@ -8,10 +8,10 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from personabench.retrieval.embedder import Vectors
+if TYPE_CHECKING:
+    from personabench.retrieval.embedder import Vectors
 
 _log = logging.getLogger("personabench.retrieval")
 
@@ -114,6 +114,8 @@ def _pack(key: bytes, vector: Vectors) -> bytes:
 
 def _unpack(key: bytes, packed: object) -> Vectors | None:
     """The vector of an entry; None if it is not as it was stored."""
+    import numpy as np
+
     if not isinstance(packed, bytes):
         return None
     content = packed[_CHECKSUM:]

@@ -125,6 +125,20 @@ def group_by_user(dataset: Dataset, positions: Sequence[int]) -> list[list[int]]
     return list(groups.values())
 
 
+def comes_from_models(error: BaseException) -> bool:
+    """Whether the code of models and their servers raised an error.
+
+    If a call failed, the work can go on from the replies so far. With an error of a method or a
+    task, which may have refused the replies, the same replies would fail again.
+    """
+    trace = error.__traceback__
+    module = ""
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        trace = trace.tb_next
+    return module.startswith("personabench.models")
+
+
 def require_text(answer: Any) -> str:
     """The answer of a method, checked.
 

@@ -54,6 +54,7 @@ from personabench.run.attempt import (
     Act,
     Attempt,
     SingleSamples,
+    comes_from_models,
     group_by_user,
     plain,
     require_text,
@@ -431,12 +432,13 @@ class Engine:
             shown = list_shown(sample.history, attempt.ctx.sent, sample)
         except BackendError as failure:
             error = str(failure)
+            if not comes_from_models(failure):
+                self.client.finish(sample.id)
             if isinstance(failure, BrokenOff):
                 attempt.ctx.flag("interrupted")
             if isinstance(failure, Refused):
                 self._learn_window(failure, attempt)
         except PluginError as failure:
-            # The same replies would make it fail again.
             self.client.finish(sample.id)
             error = encodable(str(failure))
         except _SampleTimeout as failure:
@@ -444,7 +446,7 @@ class Engine:
             error = str(failure)
         except UsageError as failure:
             # The model's options concern every run; anything else is about this method.
-            if _comes_from_models(failure):
+            if comes_from_models(failure):
                 raise
             raise MisfitError(f"method {self.method.name}: {failure}") from failure
         except RunError:
@@ -535,15 +537,6 @@ class Engine:
 
 class _SampleTimeout(Exception):
     """A sample that took longer than it may."""
-
-
-def _comes_from_models(error: UsageError) -> bool:
-    trace = error.__traceback__
-    module = ""
-    while trace is not None:
-        module = trace.tb_frame.f_globals.get("__name__", "")
-        trace = trace.tb_next
-    return module.startswith("personabench.models")
 
 
 async def _start(act: Act, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:

@@ -23,7 +23,7 @@ from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
 from personabench.models.roles import Role, RoleName
 from personabench.results.run_folder import RunFolder
-from personabench.run.attempt import plain
+from personabench.run.attempt import comes_from_models, plain
 from personabench.run.controls import without_control
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
@@ -175,8 +175,7 @@ async def _assess(
         # A server's error needs no traceback, and the guard has logged that of a plugin's.
         if not isinstance(error, BackendError | PluginError):
             _log.exception("judging %s", sample.id)
-        if not isinstance(error, BackendError):
-            # The same replies would make it fail again.
+        if not comes_from_models(error):
             client.finish(sample.id)
         _log.warning("%s could not be judged: %s", sample.id, error)
         progress.failed += 1

@@ -34,6 +34,7 @@ class _Account:
         self.reasoning_tokens = 0
         self.seconds = 0.0
         self.served: Counter[str] = Counter()
+        self.max_tokens: set[int] = set()
         self.repeated = 0
         self.repeated_input_tokens = 0
         self.repeated_output_tokens = 0
@@ -45,6 +46,8 @@ class _Account:
         self.output_tokens += call.output_tokens
         self.reasoning_tokens += call.reasoning_tokens or 0
         self.served[call.served or AS_REQUESTED] += 1
+        if call.max_tokens is not msgspec.UNSET:
+            self.max_tokens.add(call.max_tokens)
         # Rounded after each call, so that a run scored again gives the same sum to the digit.
         self.seconds = round(self.seconds + call.seconds, 4)
 
@@ -65,6 +68,7 @@ class _Account:
             seconds=self.seconds,
             served=served,
             reasoning_tokens=self.reasoning_tokens or msgspec.UNSET,
+            max_tokens=sorted(self.max_tokens) or msgspec.UNSET,
             repeated=self.repeated,
             repeated_input_tokens=self.repeated_input_tokens,
             repeated_output_tokens=self.repeated_output_tokens,

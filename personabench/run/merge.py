@@ -2,8 +2,8 @@
 
 Lines are copied byte for byte, in the order in which a single process would have written them:
 that of the selected users. Scores and summary are computed from them as for every run. The merged
-run differs from the unsplit one only in seconds, in its attempts, and in `cached`, if several
-shards paid for a call that a single process makes once.
+run differs from the unsplit one only in times, in its attempts, and in `cached`, if several shards
+paid for a call that a single process makes once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from personabench.types import from_json, to_json
 _log = logging.getLogger("personabench.merging")
 
 # Fields of a summary, beside the scores, that are sums over the shards.
-_SUMMED_FIELDS = ("seconds", "spent", "prefix_cache", "judge_errors")
+_SUMMED_FIELDS = ("seconds", "durations", "spent", "prefix_cache", "judge_errors")
 
 
 def find_shards(results: Path) -> dict[Path, list[ShardRun]]:

@@ -43,6 +43,7 @@ class Options:
         sample_timeout: seconds that a sample may take; None for no limit.
         roles: backend and options of the simulator, the judge and the profiler; the model under
             test plays a role that is not named.
+        command: the command as it was typed, without secrets; empty for other callers.
         rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
     """
@@ -68,6 +69,7 @@ class Options:
     results: Path = Path("results")
     cache: Policy = "use"
     metrics: Sequence[str] = ()
+    command: str = ""
     rubric: Rubric | None = None
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)

@@ -1,280 +1,97 @@
-"""Dry runs: the calls, tokens and price that a run would cost, without a model call.
+"""Plans: the calls, tokens and price of a run, without a model call.
 
-The method runs for real, against a client that answers from the cache if it can and with filler if
-it cannot. No two requests get the same filler, so that profiles made of replies differ as they will
-in the run. Calls are exact for methods whose number of calls does not depend on replies. If replies
-are lists, two more dry runs, with empty lists and with the longest possible, bound the number of
-calls. Input tokens are estimated; output tokens are the full allowance, an upper bound.
+A dry run (see `dry_run`) counts the calls that are expected.  Further dry runs, with other replies,
+bound calls, tokens and price.  If no call depends on a reply, one dry run bounds them alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
-import msgspec
-
+from personabench.api.dataset import Dataset
 from personabench.errors import RunError, UsageError
 from personabench.models.backends.base import Backend
-from personabench.models.backends.scripted import FILLER, fill_schema, letters
-from personabench.models.budget import Budget
-from personabench.models.cache import Cache, Policy, difference, request_key
-from personabench.models.client import Client
-from personabench.models.tokens import EstimatedTokens, Tokens
+from personabench.models.backends.scripted import fill_schema
+from personabench.models.budget import Budget, Prices
+from personabench.models.cache import Cache, Policy, difference
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
 from personabench.run import runner
+from personabench.run.dry_run import DryRunClient, FillerStyle, PlannedCall, Work
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.run.openings import Openings
 from personabench.run.run_facts import changed_params
 from personabench.run.session import create_engine, identified_models
-from personabench.types import Call, Phase, Request, Response, Usage
+from personabench.types import Record, Request, Response
 
-Bound = Literal["empty", "longest"]
-TOKENS_PER_ENTRY = 4
-"""The fewest tokens of one entry of a list, an object: braces, a key and a value."""
-
-
-class PlannedTokens(NamedTuple):
-    """Tokens in and out that would be paid for."""
-
-    input: int = 0
-    output: int = 0
+Change = Mapping[str, Any]
+"""Attributes of a filler style that differ from those of the expected way."""
 
 
 @dataclass
-class RunPlan:
-    """The work that one run still needs.
+class RunPlan(Work):
+    """The work that one run still needs, as expected.
 
     Attributes:
         owed: samples without a prediction.
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
-        calls: calls by phase; cached: how many of them are stored.
-        spent: tokens to pay for by model, those of the simulator and the judge included.
-        bounds: the same run with empty lists and with the longest, if any reply is a list. In the
-            plan itself, lists have one entry.
+        ways: the ways that the run may go, which bound it.
     """
 
-    task: str
-    method: str
-    model: str
-    owed: int
+    task: str = ""
+    method: str = ""
+    model: str = ""
+    owed: int = 0
     changed: dict[str, Any] = field(default_factory=dict)
-    calls: dict[str, int] = field(default_factory=dict)
-    cached: int = 0
-    spent: dict[str, PlannedTokens] = field(default_factory=dict)
-    bounds: Sequence[RunPlan] = ()
+    ways: Sequence[Work] = ()
 
-    @property
-    def total(self) -> int:
-        """Calls of all phases."""
-        return sum(self.calls.values())
+    def least(self, amount: str) -> int:
+        """The lower bound of an amount, such as "calls"."""
+        return int(min(getattr(way, amount) for way in self.ways))
 
-    @property
-    def to_pay(self) -> int:
-        """Calls that are not stored."""
-        return self.total - self.cached
+    def most(self, amount: str) -> int:
+        """The upper bound of an amount."""
+        return int(max(getattr(way, amount) for way in self.ways))
 
-    @property
-    def input_tokens(self) -> int:
-        """Tokens of the requests to pay for."""
-        return sum(tokens.input for tokens in self.spent.values())
-
-    @property
-    def output_tokens(self) -> int:
-        """The full allowance of the replies to pay for."""
-        return sum(tokens.output for tokens in self.spent.values())
-
-    def price(self, prices: Mapping[str, Mapping[str, float]]) -> float | None:
-        """The price of the calls to pay for; None without a price for every model."""
-        models = list(self.spent) or [self.model]
-        if any(model not in prices for model in models):
-            return None
-        total = 0.0
-        for model, tokens in self.spent.items():
-            total += tokens.input * prices[model]["input"]
-            total += tokens.output * prices[model]["output"]
-        return total / 1_000_000
-
-    def as_dict(self, prices: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-        """A plain row for tables and JSON.
-
-        With `bounds` the row has the fewest calls, and `*_at_most` the largest numbers.
-        """
-        candidates = (self, *self.bounds)
-        least = min(candidates, key=lambda candidate: candidate.total)
-        return {
+    def as_dict(self, prices: Prices) -> dict[str, Any]:
+        """A plain row for tables and JSON: lower bounds, and upper ones as `*_at_most`."""
+        row: dict[str, Any] = {
             "task": self.task,
             "method": self.method,
             "model": self.model,
             "owed": self.owed,
             "changed": self.changed,
-            "calls": least.total,
-            "calls_at_most": max(candidate.total for candidate in candidates),
-            "calls_by_phase": least.calls,
-            "cached": least.cached,
-            "to_pay": least.to_pay,
-            "to_pay_at_most": max(candidate.to_pay for candidate in candidates),
-            "input_tokens": least.input_tokens,
-            "output_tokens": least.output_tokens,
-            "price": least.price(prices),
         }
+        for name, amount in _AMOUNTS.items():
+            row[name] = self.least(amount)
+            row[f"{name}_at_most"] = self.most(amount)
+        fewest = min(self.ways, key=lambda way: way.total)
+        row |= {"calls_by_phase": fewest.calls, "cached": fewest.cached}
+
+        amounts = [way.price(prices) for way in self.ways]
+        known = [amount for amount in amounts if amount is not None]
+        is_known = len(known) == len(amounts) and (self.total or self.model in prices)
+        row["price"] = min(known) if is_known else None
+        row["price_at_most"] = max(known) if is_known else None
+        return row
 
 
-def has_list(schema: Mapping[str, Any] | None) -> bool:
-    """Whether a reply of this schema holds a list of objects, whose length the model decides."""
-    if schema is None or "enum" in schema:
-        return False
-    if schema["type"] == "array":
-        return bool(schema["items"].get("type") == "object")
-    if schema["type"] == "object":
-        return any(has_list(value) for value in schema["properties"].values())
-    return False
-
-
-class PlannedCall(NamedTuple):
-    """One call of a dry run; `stored`: the cache holds its response."""
-
-    key: str
-    phase: Phase
-    request: Request
-    stored: bool
-
-
-@dataclass
-class FillerStyle:
-    """How replies are filled in.
-
-    Attributes:
-        plain: the text of replies without a schema.
-        marked: whether it carries a mark of its request.
-        tail: text added to replies without a schema.
-        bound: the length of lists; None for one entry.
-    """
-
-    plain: str = FILLER
-    marked: bool = True
-    tail: str = ""
-    bound: Bound | None = None
-
-    def entries(self, max_tokens: int) -> int:
-        """The number of entries of a list in a reply of at most `max_tokens`."""
-        if self.bound is None:
-            return 1
-        return 0 if self.bound == "empty" else 1 + max_tokens // TOKENS_PER_ENTRY
-
-    def reply(self, key: str, request: Request) -> str:
-        """Filler for a request, different for every key."""
-        mark = letters(key) if self.marked or request.schema else ""
-        entries = self.entries(request.max_tokens)
-        text = fill_schema(request.schema, self.plain, mark, entries=entries)
-        return f"{text} {self.tail}" if self.tail and not request.schema else text
-
-
-class DryRunClient(Client):
-    """A client that pays nothing: stored responses if there are any, filler otherwise.
-
-    Attributes:
-        forecast: the plan that calls are booked in.
-        planned_calls: every call so far.
-        memory: responses given so far, as if they had been stored.
-        booked: the keys of the calls of this run, each of which is booked once.
-        style: how replies are filled in.
-    """
-
-    forecast: RunPlan
-    planned_calls: list[PlannedCall]
-    memory: dict[str, Response]
-    booked: set[str]
-    style: FillerStyle
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.planned_calls = []
-        self.memory = {}
-        self.booked = set()
-        self.style = FillerStyle()
-        self._refused: dict[str | int, Response] = {}
-
-    @property
-    def tokens(self) -> Tokens:
-        """An estimate of token counts."""
-        # Loading the model only to count would take longer than the rest of the dry run.
-        return EstimatedTokens()
-
-    async def complete(
-        self,
-        request: Request,
-        phase: Phase,
-        group: str,
-        accept: Callable[[str], bool] | None = None,
-        flag: Callable[[str], None] | None = None,
-        work: str = "",
-    ) -> tuple[Response, Call]:
-        key = request_key(self.backend.identity_of(request), request)
-        stored = self._stored(key)
-        previous = self._previous_repeat(request)
-        if stored is None and previous in self._refused:
-            # A method repeats the request since it cannot read the filler.  It can read a real
-            # reply, so the repetition is no call of the plan.
-            response = self._refused[key] = self._refused[previous]
-            return self._receipt(key, phase, response, cached=True)
-
-        if stored is not None and key in self.booked:
-            return self._receipt(key, phase, stored, cached=True)
-        self.booked.add(key)
-        self.forecast.calls[phase] = self.forecast.calls.get(phase, 0) + 1
-        if stored is None:
-            response = self._fill(key, request)
-            if accept and not accept(response.text):
-                self._refused[key] = response
-        else:
-            response = stored
-            self.forecast.cached += 1
-        self.memory[key] = response
-        self.planned_calls.append(PlannedCall(key, phase, request, stored is not None))
-        return self._receipt(key, phase, response, cached=stored is not None)
-
-    def _stored(self, key: str) -> Response | None:
-        if self.policy not in ("use", "only"):
-            return None
-        if key in self.memory:
-            return self.memory[key]
-        return self.cache.get(key) if self.cache else None
-
-    def _previous_repeat(self, request: Request) -> str | int:
-        """The key of the repetition before this one, or 0 for the first."""
-        if not request.repeat:
-            return 0
-        previous = msgspec.structs.replace(request, repeat=request.repeat - 1)
-        return request_key(self.backend.identity_of(previous), previous)
-
-    def _fill(self, key: str, request: Request) -> Response:
-        input_tokens = sum(self.tokens.count(message.content) for message in request.messages)
-        model = self.backend.identity["name"]
-        output_tokens = request.max_tokens + self.allowance
-        booked = self.forecast.spent.get(model, PlannedTokens())
-        self.forecast.spent[model] = PlannedTokens(
-            booked.input + input_tokens, booked.output + output_tokens
-        )
-        usage = Usage(input_tokens, output_tokens)
-        return Response(self.style.reply(key, request), usage=usage)
-
-    def for_role(self, backend: Backend) -> DryRunClient:
-        """A client for a role with its own model that books in the same plan."""
-        client = DryRunClient(backend, self.cache, self.policy)
-        client.forecast = self.forecast
-        client.planned_calls = self.planned_calls
-        client.memory = self.memory
-        client.booked = self.booked
-        client.style = self.style
-        return client
+# Columns of a row by the attribute that they are read from.
+_AMOUNTS = {
+    "calls": "total",
+    "to_pay": "to_pay",
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+}
 
 
 async def plan(options: runner.Options) -> list[RunPlan]:
@@ -289,17 +106,17 @@ async def plan(options: runner.Options) -> list[RunPlan]:
     """
     async with _dry_runner(options) as dry:
         plans: list[RunPlan] = []
-        memory: dict[str, Response] = {}
+        # What one run stores is there for the next one, if both go the same way.
+        memories: dict[str, dict[str, Response]] = {}
         for job in dry.runs:
-            # The bounds start from what was stored before this run, as the run itself does.
-            before = dict(memory)
-            client = await dry.run(job, memory=memory)
-            if any(has_list(call.request.schema) for call in client.planned_calls):
-                client.forecast.bounds = [
-                    (await dry.run(job, memory=dict(before), bound=bound)).forecast
-                    for bound in get_args(Bound)
-                ]
-            plans.append(client.forecast)
+            client = await dry.run(job, memory=memories.setdefault("expected", {}))
+            forecast = _describe_plan(job, client)
+            ways = [client.books.least, client.books.most]
+            for name, change in _other_ways(client, forecast):
+                memory = memories.setdefault(name, {})
+                other = await dry.run(job, memory=memory, change=change)
+                ways += [other.books.least, other.books.most]
+            plans.append(dataclasses.replace(forecast, ways=ways))
         return plans
 
 
@@ -360,9 +177,13 @@ class _DryRunner:
         sample_id: str | None = None,
         *,
         memory: dict[str, Response] | None = None,
-        bound: Bound | None = None,
+        change: Change | None = None,
     ) -> DryRunClient:
-        """Run a method with filler, on the owed samples or on one; return the client."""
+        """Run a method with filler, on the owed samples or on one; return the client.
+
+        Args:
+            change: makes the filler another than the expected one; samples may then fail.
+        """
         client = DryRunClient(self.model, self.cache, self.policy)
         if memory is not None:
             client.memory = memory
@@ -373,15 +194,17 @@ class _DryRunner:
             try:
                 engine = self._engine(job, client, output)
                 owed = _owed(job, engine, sample_id)
-                client.style = _style(job, owed, bound)
-                client.forecast = _empty_plan(job, len(owed))
+                client.owed = len(owed)
+                client.style = dataclasses.replace(_style(job, owed), **(change or {}))
+                if client.style.labels:
+                    client.records_of = functools.partial(_find_records, job.dataset)
                 engine.roles = {
                     role: client if backend is self.model else client.for_role(backend)
                     for role, backend in job.roles.items()
                 }
                 if not await engine.run(owed):
                     raise KeyboardInterrupt
-                if engine.progress.failed and bound is None:
+                if engine.progress.failed and change is None:
                     raise _samples_fail(job, engine.progress.failed, output)
                 if job.judge:
                     waiting = [] if sample_id else _unjudged_answers(job, engine, owed, output)
@@ -438,19 +261,71 @@ def _owed(job: runner.ResolvedRun, engine: Engine, sample_id: str | None) -> lis
     return positions
 
 
-def _style(job: runner.ResolvedRun, owed: Sequence[int], bound: Bound | None) -> FillerStyle:
+def _style(job: runner.ResolvedRun, owed: Sequence[int]) -> FillerStyle:
     """Filler that the task can read as an answer, and that no simulated user is content with.
 
     A user who is never content takes all the turns that the task allows, the most that it can cost.
     """
-    style = FillerStyle(tail=job.dataset.edited_words, bound=bound)
-    if job.task.labels:
-        style.plain = job.task.labels[0]
-        style.marked = _reads_marked_label(job, owed)
-    return style
+    style = FillerStyle(
+        tail=job.dataset.edited_words,
+        answer_tokens=job.spec.sampling.max_tokens or job.task.max_tokens,
+    )
+    if not job.task.labels:
+        return style
+    return dataclasses.replace(
+        style,
+        plain=job.task.labels[0],
+        labels=job.task.labels,
+        marked=_reads_marked_label(job, owed),
+    )
 
 
-def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
+def _other_ways(client: DryRunClient, forecast: RunPlan) -> Iterator[tuple[str, Change]]:
+    """The ways that a run may go beside the expected one, by name."""
+    is_single = forecast.total <= forecast.owed and forecast.calls.keys() <= {"predict"}
+    if is_single and not client.has_repeated:
+        return
+    long: Change = {"is_long": True, "is_reluctant": True, "drafts_are_right": False}
+    yield (
+        "short",
+        {
+            "is_uniform": True,
+            "marked": False,
+            "tail": "",
+            "entries": 0,
+            # By this word a user who is asked accepts a draft.
+            "simulated": "yes",
+            "drafts_are_right": True,
+        },
+    )
+    yield "long", long
+    if any(has_list(call.request.schema) for call in client.planned_calls):
+        yield "many", {**long, "is_long": False, "entries": None}
+
+
+def has_list(schema: Mapping[str, Any] | None) -> bool:
+    """Whether a reply of this schema holds a list of objects, whose length the model decides."""
+    if schema is None or "enum" in schema:
+        return False
+    if schema["type"] == "array":
+        return bool(schema["items"].get("type") == "object")
+    if schema["type"] == "object":
+        return any(has_list(value) for value in schema["properties"].values())
+    return False
+
+
+@functools.lru_cache(maxsize=64)
+def _find_records(dataset: Dataset, user: str) -> tuple[Record, ...]:
+    """All records of a user with a stimulus."""
+    records: dict[str, Record] = {}
+    for position, (_, owner) in enumerate(dataset.index()):
+        if owner == user:
+            history = dataset.load(position).history
+            records |= {record.id: record for record in history if record.stimulus}
+    return tuple(records.values())
+
+
+def _describe_plan(job: runner.ResolvedRun, client: DryRunClient) -> RunPlan:
     task_changes = changed_params(job.task).items()
     changed = {
         **changed_params(job.method),
@@ -458,7 +333,14 @@ def _empty_plan(job: runner.ResolvedRun, owed: int) -> RunPlan:
         **job.changed_profiler,
         **{f"task.{name}": value for name, value in task_changes},
     }
-    return RunPlan(job.spec.task, job.spec.method, job.spec.model["name"], owed, changed)
+    return RunPlan(
+        **vars(client.books.expected),
+        task=job.spec.task,
+        method=job.spec.method,
+        model=job.spec.model["name"],
+        owed=client.owed,
+        changed=changed,
+    )
 
 
 def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> RunError:

@@ -24,7 +24,7 @@ from personabench.models.cache import Cache
 from personabench.models.client import Client
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
-from personabench.run.attempt import plain
+from personabench.run.attempt import comes_from_models, plain
 from personabench.types import Call, Phase, Sample, User
 
 REMEMBERED_USERS = 4096
@@ -192,11 +192,9 @@ class Profiles:
         ctx = self._new_context("profile", user.id)
         try:
             state = plain(await self._method.profile(user, ctx))
-        except BackendError:
-            raise
-        except Exception:
-            # The same replies would make it fail again.
-            self._client.finish(ctx.work)
+        except Exception as error:
+            if not comes_from_models(error):
+                self._client.finish(ctx.work)
             raise
         self.record(key, user, state, ctx)
         self._client.finish(ctx.work)

@@ -25,12 +25,12 @@ import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
+from personabench.api.registry import load_class
 from personabench.errors import UsageError
-from personabench.models.backends.base import BackendOptions
 from personabench.models.roles import RoleName
 from personabench.run.options import Options
 from personabench.types import Sampling
@@ -87,6 +87,16 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The row's name in tables."""
         return self.label or self.method
 
+    @property
+    def owner(self) -> str:
+        """The name of the method, also of one that is given as a file.
+
+        Raises:
+            UsageError: there is no such method.
+        """
+        name: str = load_class("method", self.method).name
+        return name
+
 
 class Smoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Changes of `--scale`, which runs without the paper's model and often without its data.
@@ -109,7 +119,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         task, split: of every row that names no other; `split` as of `--split`.
         metric: the metric whose gains over `baseline` are compared.
         baseline: the method that gains are measured against.
-        model: the model under test; roles: models of the simulator and the judge.
+        model: the model under test; roles: models of the simulator, the judge and the profiler.
         task_params: options of the tasks.
         limit: number of samples that the paper drew; None for all.
         tolerance: by metric, by how much published repetitions of one row differ.
@@ -246,7 +256,7 @@ def build_groups(
     for rows in _group_rows(recipe.runnable, common.data is None):
         first = rows[0]
         set_by_rows = [
-            f"{row.method}.{key}={_format(value)}" for row in rows for key, value in row.set.items()
+            f"{row.owner}.{key}={_format(value)}" for row in rows for key, value in row.set.items()
         ]
         set_by_task = [f"task.{key}={_format(value)}" for key, value in recipe.task_params.items()]
         set_by_smoke = recipe.smoke.set if scale else ()
@@ -293,7 +303,7 @@ def _group_rows(rows: Sequence[Row], is_example: bool) -> list[list[Row]]:
 
 def _select(assignments: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Those of the assignments whose owner is part of a command."""
-    owners = {"", "task", *(row.method for row in rows)}
+    owners = {"", "task", *(row.owner for row in rows)}
     return [text for text in assignments if text.partition("=")[0].rpartition(".")[0] in owners]
 
 
@@ -306,7 +316,7 @@ def _format(value: Any) -> str:
     return str(value)
 
 
-def describe_departures(recipe: Recipe, options: BackendOptions, scale: int | None) -> list[str]:
+def describe_departures(recipe: Recipe, options: Options, scale: int | None) -> list[str]:
     """Why numbers cannot be compared with the paper's, as far as the command decides."""
     departures = []
     if scale:
@@ -316,9 +326,13 @@ def describe_departures(recipe: Recipe, options: BackendOptions, scale: int | No
             changes.append(f"max_tokens={recipe.smoke.max_tokens}")
         if changes:
             departures.append(f"smoke settings ({', '.join(changes)})")
-    if not is_same_model(options.model or "", recipe.model.name):
+    if not is_same_model(options.backend_options.model or "", recipe.model.name):
         paper = recipe.model.name or "a model that it does not name"
         departures.append(f"another model than the paper's, {paper}")
+    for role, model in recipe.roles.items():
+        named = options.roles.get(cast(RoleName, role))
+        if named is None or not is_same_model(named[1].model or "", model.name):
+            departures.append(f"another {role} than the paper's, {model.name}")
     return departures
 
 

@@ -20,6 +20,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.fidelity import apply_paper_settings, list_differences, names_paper
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
+from personabench.api.layout import list_options
 from personabench.api.method import Method
 from personabench.api.prompts import Prompts, check_owners
 from personabench.api.rubric_task import with_rubric
@@ -148,7 +149,7 @@ def build_spec(
     # needs no new answers.
     task_params = {
         name: value
-        for name, value in dataclasses.asdict(task.params).items()
+        for name, value in list_options(task.params).items()
         if name not in judge_params(task)
     }
     return RunSpec(
@@ -246,7 +247,7 @@ class _Resolver:
         self.departures: dict[str, str] = {}
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording = _default_wording(backend)
-        self.wording: WordingName = options.wording or self.default_wording
+        self.wording: WordingName | None = options.wording
         self.audits: dict[str, Audit | None] = {}
 
     def resolve(self) -> list[ResolvedRun]:
@@ -257,6 +258,8 @@ class _Resolver:
             params.parse_assignments([*self.options.assignments, *point], owners)
             for point in params.expand_grid(self.options.grid)
         ]
+        if self.wording is None and self._requests_paper(grid):
+            self.wording = "full"
         for task_class, parameters in itertools.product(self.tasks, grid):
             self._resolve_task(task_class, parameters)
 
@@ -266,6 +269,15 @@ class _Resolver:
         # All points of a grid have the same keys.
         self._check_used(grid[0])
         return list(self.runs.values())
+
+    def _requests_paper(self, grid: Sequence[Parameters]) -> bool:
+        """Whether a method is to run as in its paper, whose requests are not worded for small
+        models; all runs of a command are worded alike."""
+        return any(
+            names_paper(cls, {**parameters.get("", {}), **parameters.get(cls.name, {})})
+            for cls in self.methods
+            for parameters in grid
+        )
 
     def _resolve_task(self, task_class: type[Task], parameters: Parameters) -> None:
         task = self._create_task(task_class, parameters)
@@ -299,7 +311,7 @@ class _Resolver:
         self.used_by_tasks |= accepted.keys()
         task_params = params.fill_params(task_class.Params, accepted, f"task {task_class.name}")
         task: Task = create(task_class, task_params)
-        task.choose_wording(self.wording)
+        task.choose_wording(self.wording or self.default_wording, self.options.prompts)
         return task
 
     def _open(self, task: Task) -> tuple[Task, Dataset]:
@@ -354,6 +366,11 @@ class _Resolver:
         check_requirements(method, dataset, positions)
 
         prompts = self._resolve_prompts(method_class, self.default_wording)
+        # The task's texts are part of a run, but not among those that a method fills.
+        all_prompts = prompts
+        if task.prompts:
+            files = (*(prompts.files or ()), *task.prompts)
+            all_prompts = Prompts(files, prompts.wording, self.options.prompts)
         profiler = self.named.get("profiler")
         profiler_identity = None
         profiler_prompts = prompts
@@ -373,11 +390,11 @@ class _Resolver:
             history=self.options.history,
             window=self.options.backend_options.window,
             simulator=roles["simulator"].identity if "simulator" in roles else None,
-            prompts=prompts,
+            prompts=all_prompts,
             profiler=profiler_identity,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
-        differs = list_differences(method, task, dataset, sampling, spec.history, prompts)
+        differs = list_differences(method, task, dataset, sampling, spec.history, all_prompts)
         if is_paper and differs:
             self.departures[f"{method.name} with preset=paper"] = ", ".join(differs)
         # Points of a grid that differ in another method's parameter are the same run of this one.
@@ -393,7 +410,7 @@ class _Resolver:
                 folder,
                 prompts,
                 differs,
-                prompts.changed(self.default_wording),
+                all_prompts.changed(self.default_wording),
                 roles,
                 profiler_prompts,
                 self.audits[_name_opened(task)],
@@ -402,14 +419,14 @@ class _Resolver:
 
     def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
         # A rule sends no request that could be worded.
-        wording = default if method_class.rule else self.options.wording or default
+        wording = default if method_class.rule else self.wording or default
         return Prompts(method_class.prompts, wording, self.options.prompts)
 
     def _check_prompts(self) -> None:
         """Check the texts that replace those of methods, also of methods that do not fit a task."""
         if self.options.prompts is None:
             return
-        files = [file for cls in self.methods for file in cls.prompts or ()]
+        files = [file for cls in (*self.methods, *self.tasks) for file in cls.prompts or ()]
         check_owners(self.options.prompts, files, [cls.name for cls in self.methods])
         for cls in self.methods:
             self._resolve_prompts(cls, self.default_wording)

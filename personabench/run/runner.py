@@ -48,6 +48,7 @@ from personabench.run.session import (
     open_vector_store,
 )
 from personabench.run.shard_file import write_shard_file
+from personabench.run.surroundings import describe_harness, describe_machine
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
 
@@ -177,7 +178,7 @@ class _Execution:
         self.engine = session.create_engine(job, options)
         self.title = f"{job.spec.method} on {job.spec.task}"
         self.judging = Progress()
-        self.seconds = 0.0
+        self.durations: dict[str, float] = {}
         self.complete = False
         self.error: RunError | None = None
         self.edits: list[str] = []
@@ -230,7 +231,7 @@ class _Execution:
             self.job.dataset,
             self.job.spec,
             positions,
-            seconds=self.seconds + (earlier.seconds if earlier else 0.0),
+            seconds=sum(self.durations.values()) + (earlier.seconds if earlier else 0.0),
             facts=facts,
         )
         if self._is_refreshed():
@@ -262,7 +263,7 @@ class _Execution:
         if engine.progress.dropped:
             raise KeyboardInterrupt
         if pending:
-            self.seconds += time.perf_counter() - started
+            self.durations["predict"] = time.perf_counter() - started
 
     def _positions_to_score(self) -> list[int]:
         """The selected samples, and those that an earlier, larger `--limit` has answered."""
@@ -291,7 +292,7 @@ class _Execution:
                         job.folder, job.task, job.dataset, pending, key, client, self.judging
                     )
                 self.complete = not self.judging.stopping
-                self.seconds += time.perf_counter() - started
+                self.durations["judge"] = time.perf_counter() - started
         except RunError as error:
             self.error = error
 
@@ -332,6 +333,10 @@ class _Execution:
             judge_errors=self.judging.failed,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=versions(),
+            command=self.options.command,
+            harness=describe_harness(),
+            machine=describe_machine(),
+            durations=_add_durations(earlier.durations if earlier else {}, self.durations),
         )
 
     def _role(self, role: RoleName, backend: Backend) -> Role:
@@ -341,6 +346,12 @@ class _Execution:
             shared=backend.identity == self.job.spec.model,
             adds=_metrics_of_judge(self.job.task) if role == "judge" else msgspec.UNSET,
         )
+
+
+def _add_durations(earlier: Mapping[str, float], current: Mapping[str, float]) -> dict[str, float]:
+    """Add up the seconds of all attempts, by stage."""
+    stages = {**earlier, **current}
+    return {stage: round(earlier.get(stage, 0.0) + current.get(stage, 0.0), 2) for stage in stages}
 
 
 def _describe_rubric(options: Options) -> dict[str, Any]:

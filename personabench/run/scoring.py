@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
-import numpy as np
-
 from personabench.api.dataset import Dataset
 from personabench.api.guard import explain_result, plugin_guard
 from personabench.api.judged import JudgedTask, judged_metrics
@@ -26,6 +24,7 @@ from personabench.results.summary import Number, RunFacts, Summary
 from personabench.run.attempt import plain
 from personabench.run.judging import answer_key
 from personabench.run.ledger import Ledger
+from personabench.run.suspicion import AnswerWatch
 from personabench.types import Judgement, Prediction, Sample, Score, to_json
 
 
@@ -98,6 +97,9 @@ class Tally:
         return {scorer: self._aggregate(scorer) for scorer in self.task.scorers}
 
     def _aggregate(self, scorer: str) -> dict[str, float]:
+        # Imported on use, since scores come after the calls.
+        import numpy as np
+
         scores = {}
         for metric in self.all:
             values = self._values[scorer, metric.name]
@@ -129,6 +131,7 @@ class _Scoring:
         self.tally = Tally(task, judge is not None)
         self.ledger = Ledger()
         self.unseen = ReferenceCoverage(self.tally.all)
+        self.watch = AnswerWatch()
         self.answered = 0
         self.missing = 0
         self.unjudged = 0
@@ -195,6 +198,7 @@ class _Scoring:
             return None
 
         output = prediction.output or ""
+        answer = self.watch.add(sample, output)
         values, unparsed = measure(self.task, output, sample)
         self.unparsed.update(unparsed)
 
@@ -223,7 +227,7 @@ class _Scoring:
         self.tally.add(complete)
         for reference in sample.references[:1]:
             self.unseen.add(reference)
-        return Score(prediction.sample_id, prediction.user_id, complete)
+        return Score(prediction.sample_id, prediction.user_id, complete, answer)
 
     def _require_judge(self, values: Mapping[str, Value]) -> None:
         """Accept that the primary metric has no value if a judge or an interaction gives it.
@@ -323,6 +327,11 @@ def _summarize(
     fields = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
     coverage_warnings = scoring.unseen.warnings()
     fields["warnings"] = [*facts.warnings, *coverage_warnings]
+    suspicious = scoring.watch.describe(
+        truncated=counters["truncated"],
+        empty=counters["empty_output"],
+        is_rule=facts.rule,
+    )
 
     directions = {}
     variants = {}
@@ -369,6 +378,8 @@ def _summarize(
         profiler_usage=scoring.ledger.profiler_usage(),
         profiles=scoring.profiles,
         seconds=round(seconds, 2),
+        distinct_answers=scoring.watch.distinct,
+        suspicious=suspicious,
         files=_seal_files(scoring.folder, facts.judge),
     )
 

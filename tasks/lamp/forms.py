@@ -7,7 +7,6 @@ format (arXiv 2304.11406).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,12 +51,9 @@ CATEGORIES = (
     "style & beauty",
     "healthy living",
 )
-# The candidate titles may contain quotation marks themselves, so the last group is greedy up to the
-# end of the input.
-_CITATION = re.compile(
-    r'title "(.*?)", which reference.*?\[1\]: "(.*?)" \[2\]: "(.*)"\s*\Z',
-    re.DOTALL,
-)
+# The fixed words of a LaMP-1 input, in order.  The candidate titles stand after the last two and
+# may contain quotation marks themselves, so the second one ends with the input.
+_CITATION_MARKS = ('title "', '", which reference', '[1]: "', '" [2]: "')
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +152,20 @@ def parse_split(text: str) -> tuple[str, str]:
 
 def find_candidates(text: str) -> tuple[str, str] | None:
     """Return the two candidate titles of a LaMP-1 input; None if a fixed mark is missing."""
-    match = _CITATION.search(text)
-    return (match[2], match[3]) if match else None
+    position = 0
+    ends = []
+    for mark in _CITATION_MARKS:
+        start = text.find(mark, position)
+        if start < 0:
+            return None
+        position = start + len(mark)
+        ends.append(position)
+
+    content = text.rstrip()
+    if not content.endswith('"') or len(content) <= ends[-1]:
+        return None
+    first = text[ends[-2] : ends[-1] - len(_CITATION_MARKS[-1])]
+    return first, content[ends[-1] : -1]
 
 
 def join_candidates(text: str) -> str | None:

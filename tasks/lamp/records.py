@@ -413,7 +413,8 @@ class LampData(Dataset):
 @lru_cache(maxsize=1 << 16)
 def date_key(date: str | None) -> tuple[int, ...]:
     """Return a date as a tuple of integers, so that a bare year sorts before every day of it."""
-    return tuple(int(part) for part in re.findall(r"\d+", date or ""))
+    # Python converts a few thousand digits at most.
+    return tuple(int(part) for part in re.findall(r"\d{1,100}", date or ""))
 
 
 @lru_cache(maxsize=1 << 16)

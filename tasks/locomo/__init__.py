@@ -17,6 +17,7 @@ import msgspec
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import BY_TIME, NO_TURNS, Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.rows import NoDataError
 from personabench.api.sessions import list_sessions, write_date
@@ -36,7 +37,7 @@ from personabench.tasks.locomo.files import (
     locate,
     read_conversations,
 )
-from personabench.types import Message, Record, Sample, to_json
+from personabench.types import Record, Sample, to_json
 
 __all__ = ["LoCoMo"]
 
@@ -79,8 +80,8 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             template: short asks for a phrase, as the benchmark does; reason for reasons and then a
@@ -94,6 +95,9 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
         unit: Literal["turn", "session"] = "turn"
         dates: bool = True
         judge: judging.Strictness = "strict"
+
+        def __post_init__(self) -> None:
+            check_layout(self, turns=NO_TURNS, order=BY_TIME)
 
     params: Params
 
@@ -170,17 +174,17 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     ) -> Rendered:
         """Word the request: what the method shows of the conversations, then the question."""
         speakers = sample.attributes.get("speakers", "two people")
-        parts = []
-        if notes:
-            parts.append(f"Notes about the conversations of {speakers}:\n\n{notes}")
-        if records:
-            parts.append(
-                f"From the conversations of {speakers}:\n\n{list_sessions(records, self.describe)}"
-            )
-        if sample.time:
-            parts.append(f"Today is {write_date(sample.time)}.")
-        parts += [f"Question: {sample.input}", self.words.instruction]
-        return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
+        heading = f"From the conversations of {speakers}:"
+        today = [f"Today is {write_date(sample.time)}."] if sample.time else []
+        question = [*today, f"Question: {sample.input}", self.words.instruction]
+        parts = Parts(
+            question="\n\n".join(question),
+            notes=f"Notes about the conversations of {speakers}:\n\n{notes}" if notes else "",
+            records=records,
+            word_turn=self.describe,
+            word_list=lambda shown: f"{heading}\n\n{list_sessions(shown, self.describe)}",
+        )
+        return Rendered(tuple(arrange(parts, self.params, "message")), tuple(records))
 
     def describe(self, record: Record) -> str:
         speaker = record.fields.get("speaker")

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from personabench.hashing import digest
+from personabench.metrics.judges import verdict_reader
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
 
 Strictness = Literal["strict", "generous"]
 _RULES: dict[Strictness, str] = {
@@ -29,8 +30,9 @@ _FORM = (
     "First give your reason in one sentence. Then end with one line, either\n"
     "Verdict: right\nor\nVerdict: wrong"
 )
-_VERDICT = re.compile(r"[\s*_`#>]*verdict[\s*_`]*:[\s*_`]*(right|wrong)[\s.*_`]*", re.IGNORECASE)
-PROMPTS = {name: digest([rule, _FORM])[:12] for name, rule in _RULES.items()}
+_VERDICT = re.compile(
+    r"[_#> ]{0,4}verdict_?\s{0,3}:_?\s{0,3}(right|wrong)[. _]{0,3}", re.IGNORECASE
+)
 
 
 async def judge_answer(
@@ -43,14 +45,21 @@ async def judge_answer(
     """
     system = (
         "You check answers to questions about a conversation of two people. "
-        f"{_RULES[strictness]}\n\n{_FORM}"
+        f"{_RULES[strictness]} {RULE}\n\n{_FORM}"
     )
-    user = f"Question: {question}\n\nReference answer: {gold}\n\nAnswer to check:\n{answer}"
+    fence = Fence(question, gold, answer)
+    user = (
+        f"Question:\n{fence.wrap(question)}\n\nReference answer:\n{fence.wrap(gold)}\n\n"
+        f"Answer to check:\n{fence.wrap(answer)}"
+    )
     return await query_judge(judge, system, user, read_verdict)
 
 
 def read_verdict(reply: str) -> bool | None:
-    """Read the verdict on the last line of a reply; None without one."""
-    reply_lines = reply.strip().splitlines()
-    match = _VERDICT.fullmatch(reply_lines[-1]) if reply_lines else None
+    """Read the verdict that is alone on its line; None without one, or with both."""
+    return verdict_reader.read_verdict(reply, _read_line)
+
+
+def _read_line(line: str) -> bool | None:
+    match = _VERDICT.fullmatch(line)
     return match[1].lower() == "right" if match else None

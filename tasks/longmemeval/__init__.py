@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from personabench.api.data_sources import Downloadable
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import BY_TIME, NO_TURNS, Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.sessions import list_sessions, write_date
 from personabench.api.task import JsonObject
@@ -29,7 +30,7 @@ from personabench.models.tokens import Tokens
 from personabench.tasks.longmemeval import judging, retrieval
 from personabench.tasks.longmemeval.data import LongMemEvalData, Unit
 from personabench.tasks.longmemeval.files import FILES, TYPES, Questions, check_split
-from personabench.types import Message, Record, Sample, from_json, to_json
+from personabench.types import Record, Sample, from_json, to_json
 
 __all__ = ["LongMemEval"]
 Floats = npt.NDArray[np.float64]
@@ -94,8 +95,8 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             template: short asks for the answer, reason for reasons and then a line with it.
@@ -108,6 +109,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
         judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
+            check_layout(self, turns=NO_TURNS, order=BY_TIME)
             if self.judge_prompt != judging.PROMPT:
                 raise ValueError(
                     f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
@@ -131,14 +133,17 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
         """Word the request: what the method shows of the sessions, then the dated question."""
-        parts = [f"Notes about the user:\n\n{notes}"] if notes else []
-        if records:
-            sessions = list_sessions(records, self.describe)
-            parts.append(f"From earlier conversations with the user:\n\n{sessions}")
-        if sample.time:
-            parts.append(f"Today is {write_date(sample.time)}.")
-        parts += [f"Question: {sample.input}", self.words.instruction]
-        return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
+        heading = "From earlier conversations with the user:"
+        today = [f"Today is {write_date(sample.time)}."] if sample.time else []
+        question = [*today, f"Question: {sample.input}", self.words.instruction]
+        parts = Parts(
+            question="\n\n".join(question),
+            notes=f"Notes about the user:\n\n{notes}" if notes else "",
+            records=records,
+            word_turn=self.describe,
+            word_list=lambda shown: f"{heading}\n\n{list_sessions(shown, self.describe)}",
+        )
+        return Rendered(tuple(arrange(parts, self.params, "message")), tuple(records))
 
     def describe(self, record: Record) -> str:
         return record.response

@@ -10,6 +10,7 @@ import re
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
 
 _PLAIN = (
     "Say yes if the response contains the reference answer or an equivalent of it, or all steps "
@@ -31,9 +32,10 @@ _ABSTENTION = (
     "the response makes clear that the information is missing or incomplete."
 )
 _FORM = "Answer with yes or no only."
-PROMPT = digest([_PLAIN, _RULES, _ABSTENTION, _FORM])[:12]
+PROMPT = digest([_PLAIN, _RULES, _ABSTENTION, RULE, _FORM])[:12]
 MAX_TOKENS = 10
-_FIRST_WORD = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
+# The reply has room for the verdict alone, so that its first word is no quotation.
+_FIRST_WORD = re.compile(r"\W{0,20}(yes|no)\b", re.IGNORECASE)
 
 
 async def judge_answer(
@@ -45,8 +47,14 @@ async def judge_answer(
         BackendError: a call failed for good.
     """
     rule = _ABSTENTION if is_abstention else _RULES.get(kind, _PLAIN)
-    system = f"You check a response to a question about earlier conversations. {rule} {_FORM}"
-    user = f"Question: {question}\n\nReference: {gold}\n\nResponse:\n{answer}"
+    system = (
+        f"You check a response to a question about earlier conversations. {rule} {RULE} {_FORM}"
+    )
+    fence = Fence(question, gold, answer)
+    user = (
+        f"Question:\n{fence.wrap(question)}\n\nReference:\n{fence.wrap(gold)}\n\n"
+        f"Response:\n{fence.wrap(answer)}"
+    )
     return await query_judge(judge, system, user, read_verdict, max_tokens=MAX_TOKENS)
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.id_check import list_few
+from personabench.api.layout import BY_TIME, NO_TURNS, Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -33,7 +34,7 @@ from personabench.tasks.personabench_qa.files import (
     find_communities,
     read_community,
 )
-from personabench.types import Message, Record, Sample, moment
+from personabench.types import Record, Sample, moment
 
 __all__ = ["PersonaBenchQA"]
 
@@ -97,8 +98,8 @@ class PersonaBenchQA(Task, Audited, Downloadable):
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             noise: the level of noise in the documents.
@@ -115,6 +116,9 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         documents: Literal["lines", "official"] = "lines"
         tokenizer: Literal["words", "whitespace"] = "words"
         subjective: bool = False
+
+        def __post_init__(self) -> None:
+            check_layout(self, turns=NO_TURNS, order=BY_TIME)
 
     params: Params
 
@@ -160,17 +164,25 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
         """Word the request: notes and documents in the order of time, then the question."""
-        parts = []
+        known = []
         if self.params.owner == "named":
-            parts.append(f"{sample.attributes['name']} asks about their own life.")
+            known.append(f"{sample.attributes['name']} asks about their own life.")
         if notes:
-            parts.append(f"What is known about this person:\n{notes}")
-        if records:
-            ordered = sorted(records, key=lambda record: moment(record.time))
-            described = "\n\n".join(self.describe(record) for record in ordered)
-            parts.append(f"From this person's documents:\n\n{described}")
-        parts += [f"Question: {sample.input}", self.words.instruction]
-        return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
+            known.append(f"What is known about this person:\n{notes}")
+        parts = Parts(
+            question=f"Question: {sample.input}\n\n{self.words.instruction}",
+            notes="\n\n".join(known),
+            records=records,
+            word_turn=self.describe,
+            word_list=self._list_documents,
+        )
+        messages = arrange(parts, self.params, "message")
+        return Rendered(tuple(messages), tuple(records))
+
+    def _list_documents(self, records: Sequence[Record]) -> str:
+        ordered = sorted(records, key=lambda record: moment(record.time))
+        described = [self.describe(record) for record in ordered]
+        return "\n\n".join(["From this person's documents:", *described])
 
     def describe(self, record: Record) -> str:
         return f"[{(record.time or '').replace('T', ' ')}]\n{record.response}"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.layout import Layout, Parts, arrange
+from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.task import Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -104,11 +104,7 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         wording: str = WORDING
 
         def __post_init__(self) -> None:
-            if self.layout == "turns":
-                raise ValueError(
-                    "layout=turns: records are messages without a reply; the method full shows "
-                    "the conversation itself"
-                )
+            check_layout(self, turns="records are messages, and only `full` shows their replies")
             if self.wording != WORDING:
                 raise ValueError(f"wording cannot be set; the value of this version is {WORDING}")
             if self.shuffle not in ("none", "rotate4") and not self.shuffle.isdecimal():

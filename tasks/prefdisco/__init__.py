@@ -23,7 +23,7 @@ from personabench.api.data_sources import Audited, Downloadable, Generative
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import DialogueTask, Reply
 from personabench.api.judged import JudgedTask
-from personabench.api.layout import Layout, Parts, arrange
+from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered
 from personabench.hashing import fold_text
@@ -77,8 +77,7 @@ class Judging(Layout):
     grading: str = GRADING
 
     def __post_init__(self) -> None:
-        if self.layout == "turns":
-            raise ValueError("layout=turns: records are wishes, not replies; use list or message")
+        check_layout(self, turns="records are wishes, not replies")
         if (self.wording, self.grading) != (WORDING, GRADING):
             raise ValueError("wording and grading are recorded, not chosen")
         if self.fixed_questions not in FIXED:

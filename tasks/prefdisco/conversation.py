@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from personabench.errors import BackendError
+from personabench.metrics.text import drop_last_lines
 from personabench.tasks.prefdisco import wording
 from personabench.types import Message
 
@@ -30,13 +31,15 @@ TOP_P = 0.95
 
 # Models decorate labels with markdown, quotes and brackets, and some write JSON keys.
 _MARKS = r"[\s\"'`*_#\[({<]*"
+_MARKS_IN_LINE = r"(?:[^\S\n]|[\"'`*_#\[({<])*"
 _ENDS = r"[\s\"'`*_#\])}>]*"
 _ACTION = re.compile(
-    rf"^{_MARKS}action{_ENDS}[:=]{_MARKS}(ask|final)[\s_-]*(?:question|answer)?{_ENDS}[,;.]?",
+    rf"^{_MARKS_IN_LINE}action{_ENDS}[:=]{_MARKS}(ask|final)[\s_-]*(?:question|answer)?{_ENDS}[,;.]?",
     re.IGNORECASE | re.MULTILINE,
 )
 _RESPONSE = re.compile(
-    r"^[\s\"'`#\[({<]*(\*{0,3})response(?:\1[\s\"'`#\])}>]*[:=]|[\s\"'`#\])}>]*[:=]\1)[ \t]*",
+    r"^(?:[^\S\n]|[\"'`#\[({<])*(\*{0,3})response"
+    r"(?:\1[\s\"'`#\])}>]*[:=]|[\s\"'`#\])}>]*[:=]\1)[ \t]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _ANNOUNCES = re.compile(
@@ -92,7 +95,8 @@ def remove_labels(output: str) -> str:
         return _unwrap(output[response.end() :].strip())
     action = _ACTION.search(output)
     if action:
-        return _unwrap((output[: action.start()] + output[action.end() :]).strip())
+        before = drop_last_lines(output[: action.start()], "\"'`*_#[({<")
+        return _unwrap((before + output[action.end() :]).strip())
     return output.strip()
 
 

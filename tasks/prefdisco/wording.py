@@ -6,13 +6,13 @@ judge.  Both are recorded: changed texts make another run, or another judge.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from personabench.api.wording import Vocabulary
 from personabench.hashing import digest
 from personabench.metrics.judges.fence import RULE, Fence
+from personabench.models.json_reply import JsonScanner
 from personabench.models.reply import split_reply
 from personabench.tasks.prefdisco.files import Criterion, Preference
 from personabench.tasks.prefdisco.sources import Problem
@@ -250,18 +250,9 @@ def build_correctness_messages(problem: Problem, response: str) -> tuple[Message
 
 def parse_json_object(text: str) -> dict[str, Any] | None:
     """Parse the first JSON object of a reply, ignoring reasoning and text around it."""
-    text = split_reply(text).answer
-    decoder = json.JSONDecoder(strict=False)
-    start = text.find("{")
-    while start >= 0:
-        try:
-            value, _ = decoder.raw_decode(text[start:])
-        except (ValueError, RecursionError):
-            # Deeply nested garbage exhausts the stack; like other garbage it is no answer.
-            value = None
+    for value in JsonScanner(split_reply(text).answer).read_all():
         if isinstance(value, dict):
             return value
-        start = text.find("{", start + 1)
     return None
 
 

@@ -23,6 +23,7 @@ from personabench.api import defaults
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject, Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -62,8 +63,8 @@ class _PrefEval(Task, Downloadable):
     shares_records = True
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             form: how the preference is shown: explicit states it, choice and persona are
@@ -142,12 +143,18 @@ class _PrefEval(Task, Downloadable):
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
         """Put notes and exchanges in front of the question, the best exchange last."""
-        parts = [f"About this user:\n{notes}"] if notes else []
-        if records:
-            described = "\n\n".join(self.describe(record) for record in reversed(records))
-            parts.append(f"From earlier in the conversation:\n\n{described}")
-        parts.append(self._ask(sample))
-        return Rendered((Message("user", "\n\n".join(parts)),), tuple(records))
+        parts = Parts(
+            question=self._ask(sample),
+            notes=f"About this user:\n{notes}" if notes else "",
+            records=records,
+            word_turn=lambda record: record.stimulus or "",
+            word_list=self._list_exchanges,
+        )
+        return Rendered(tuple(arrange(parts, self.params, "message")), tuple(records))
+
+    def _list_exchanges(self, records: Sequence[Record]) -> str:
+        described = [self.describe(record) for record in records]
+        return "\n\n".join(["From earlier in the conversation:", *described])
 
     def describe(self, record: Record) -> str:
         return f"User: {record.stimulus}\nAssistant: {record.response}"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
 
 _FORM = (
     "First explain in one or two sentences. Then answer with yes or no in tags: "
@@ -42,7 +43,9 @@ _QUESTIONS = {
 }
 _ANSWER = re.compile(r"<answer>([^<]*)</answer>", re.IGNORECASE)
 _QUOTE = re.compile(r"<quote>([^<]*)</quote>", re.IGNORECASE)
-PROMPT = digest([_FORM, {name: list(map(str, value)) for name, value in _QUESTIONS.items()}])[:12]
+PROMPT = digest([_FORM, RULE, {name: list(map(str, value)) for name, value in _QUESTIONS.items()}])[
+    :12
+]
 
 
 class Verdict(NamedTuple):
@@ -73,8 +76,9 @@ async def judge_response(judge: Judge, facts: Mapping[str, str], count: int) -> 
 
 async def _put(judge: Judge, name: str, facts: Mapping[str, str]) -> Verdict:
     question, shown = _QUESTIONS[name]
-    user = "\n\n".join(f"{key.capitalize()}:\n{facts[key]}" for key in shown)
-    judged = await query_judge(judge, f"{question}\n\n{_FORM}", user, read_answer)
+    fence = Fence(*(facts[key] for key in shown))
+    user = "\n\n".join(f"{key.capitalize()}:\n{fence.wrap(facts[key])}" for key in shown)
+    judged = await query_judge(judge, f"{question} {RULE}\n\n{_FORM}", user, read_answer)
     return Verdict(judged.value, judged.evidence)
 
 
@@ -84,9 +88,9 @@ def _find_quote(reply: str) -> str:
 
 
 def read_answer(reply: str) -> bool | None:
-    """Read the last tagged answer of a reply; None unless it is yes or no."""
-    answers = _ANSWER.findall(reply)
-    return {"yes": True, "no": False}.get(answers[-1].strip().lower()) if answers else None
+    """Read the tagged answer of a reply; None unless it is yes or no, or if there are both."""
+    answers = {answer.strip().lower() for answer in _ANSWER.findall(reply)}
+    return {"yes": True, "no": False}.get(answers.pop()) if len(answers) == 1 else None
 
 
 def follows(verdicts: Mapping[str, Verdict]) -> bool | None:

@@ -32,6 +32,7 @@ from personabench.models.tokens import Tokens
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
 from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
+from personabench.tasks.prelude.user import TOP_P
 from personabench.types import Record, Sample
 
 __all__ = ["PreludeEmail", "PreludeSumm"]
@@ -58,6 +59,7 @@ class _Prelude(OnlineTask, Downloadable):
     scorers = ("official",)
     metrics = scoring.METRICS
     judge_params = ("accuracy", "preferences")
+    prompts = (user.PROMPTS,)
 
     @dataclasses.dataclass(frozen=True)
     class Params(Layout):
@@ -69,9 +71,11 @@ class _Prelude(OnlineTask, Downloadable):
             rounds: rounds of a trajectory; 0 is the paper's 200, or the whole example data.
             trajectories: number of trajectories, with the seeds 0, 1, ...; the paper has 3, which
                 are too few for an interval.
+            seeds: the seeds of the trajectories themselves, such as 3,4,5, instead of their number.
             preferences: a preference file, instead of the data folder's or the bundled one; its
                 content is part of the data's hash, its path is not.
-            user_max_tokens: maximum tokens of each reply of the simulated user.
+            user_max_tokens: maximum tokens of each reply of the simulated user; user_top_p: their
+                nucleus sampling probability. Its temperature is `--simulator-temperature`.
             document_tokens: documents are truncated, and counted, after so many tokens; 0 for
                 never.
             accuracy: measure that compares an inferred preference with the true ones.
@@ -80,8 +84,10 @@ class _Prelude(OnlineTask, Downloadable):
         user: Literal["llm", "weak", "rule"] = "llm"
         rounds: int = 0
         trajectories: int = 3
+        seeds: str = ""
         preferences: str = ""
         user_max_tokens: int = 4000
+        user_top_p: float = TOP_P
         document_tokens: int = 0
         accuracy: scoring.Accuracy = "wordllama"
 
@@ -96,6 +102,14 @@ class _Prelude(OnlineTask, Downloadable):
                 value = getattr(self, name)
                 if value < minimum:
                     raise ValueError(f"{name} must be at least {minimum}, not {value}")
+            if not 0 < self.user_top_p <= 1:
+                raise ValueError(f"user_top_p must be above 0 and at most 1, not {self.user_top_p}")
+            _read_seeds(self.seeds)
+
+        @property
+        def seed_list(self) -> list[int]:
+            """The seed of each trajectory."""
+            return _read_seeds(self.seeds) or list(range(self.trajectories))
 
     params: Params
 
@@ -115,14 +129,15 @@ class _Prelude(OnlineTask, Downloadable):
             data,
             self._word_request,
             rounds=params.rounds,
-            count=params.trajectories,
+            seeds=params.seed_list,
             by_rule=params.user == "rule",
             preferences=params.preferences,
         )
-        if params.trajectories < INTERVAL_TRAJECTORIES:
+        count = len(params.seed_list)
+        if count < INTERVAL_TRAJECTORIES:
             dataset.warnings = (
                 *dataset.warnings,
-                f"{params.trajectories} trajectories are too few for an interval; "
+                f"{count} trajectories are too few for an interval; "
                 f"task.trajectories={INTERVAL_TRAJECTORIES} gives one",
             )
         return dataset
@@ -135,9 +150,7 @@ class _Prelude(OnlineTask, Downloadable):
         tokens: Tokens,
     ) -> Rendered:
         """Render notes about the user as system message, then the document with its instruction."""
-        # The instruction comes last, where models heed it even after a long document.
-        request = self._render_document(sample, records, notes, tokens)
-        return request.with_paragraph(self.words.instruction)
+        return self._render_document(sample, records, notes, tokens, self._contract)
 
     def render_content(
         self,
@@ -146,8 +159,12 @@ class _Prelude(OnlineTask, Downloadable):
         notes: str,
         tokens: Tokens,
     ) -> Rendered:
-        request = self._render_document(sample, records, notes, tokens)
-        return request.with_paragraph(self.words.goal)
+        return self._render_document(sample, records, notes, tokens, "")
+
+    @property
+    def _contract(self) -> str:
+        """The form of the answer, without the request for the user's own."""
+        return self.words.instruction.removeprefix(self.words.goal).strip()
 
     def _render_document(
         self,
@@ -155,6 +172,7 @@ class _Prelude(OnlineTask, Downloadable):
         records: Sequence[Record],
         notes: str,
         tokens: Tokens,
+        contract: str,
     ) -> Rendered:
         question = sample.input
         flags = {}
@@ -163,18 +181,28 @@ class _Prelude(OnlineTask, Downloadable):
             question = self._word_request(document)
             flags["documents_cut"] = 1.0
 
+        # The paper's request without anything known of the user mentions none.
+        stage = "draft_for_user" if notes or records else "draft"
+        ending = self._part(stage, goal=self.words.goal, contract=contract).strip()
+        # The instruction comes last, where models heed it even after a long document.
+        if ending:
+            question = f"{question}\n\n{ending}"
         parts = Parts(
             question=question,
-            notes=f"About this {self.words.person}:\n{notes}" if notes else "",
+            notes=self._part("preference", notes=notes) if notes else "",
             records=records,
             word_turn=lambda record: self.question(record, sample).input,
             word_list=lambda ordered: "\n\n".join(map(self.describe, ordered)),
+            opening=self._part("system"),
         )
         messages = arrange(parts, self.params, "list")
         return Rendered(tuple(messages), tuple(records), flags)
 
     def _word_request(self, document: str) -> str:
-        return f"{self.request}\n\n{document}"
+        return self._part("document", request=self.request, document=document)
+
+    def _part(self, stage: str, **slots: str) -> str:
+        return self.texts.part(user.PROMPTS, stage, self.words, slots)
 
     def _truncate_document(self, sample: Sample, tokens: Tokens) -> str:
         limit = self.params.document_tokens
@@ -209,11 +237,13 @@ class _Prelude(OnlineTask, Downloadable):
         else:
             reaction = await user.react(
                 simulator,
+                self.texts,
                 self.words,
                 self._truncate_document(sample, simulator.tokens),
                 draft,
                 applied,
                 self.params.user_max_tokens,
+                top_p=self.params.user_top_p,
             )
 
         edit = measure_edit(draft, reaction.final)
@@ -264,6 +294,18 @@ class _Prelude(OnlineTask, Downloadable):
         # In their own order: a shuffled preference would read differently from the true one.
         indices = sorted(rng.sample(range(len(points)), count))
         return ", ".join(points[index] for index in indices)
+
+
+def _read_seeds(text: str) -> list[int]:
+    """Read the option `seeds`.
+
+    Raises:
+        ValueError: it is no list of different whole numbers.
+    """
+    words = [word.strip() for word in text.split(",")] if text else []
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+        raise ValueError(f"seeds must be different whole numbers such as 3,4,5, not {text!r}")
+    return [int(word) for word in words]
 
 
 def _react_by_rule(draft: str, preference: str) -> user.Reaction:

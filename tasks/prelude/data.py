@@ -2,7 +2,9 @@
 
 A folder holds `<source>.jsonl` for each source and, beside them, a preference file `<env>.yaml` or
 `<env>.json`; if that is missing, the bundled one is used.  A trajectory is a seeded order of
-documents with mixed sources, the same for every method.
+documents with mixed sources, the same for every method.  The paper draws it from whole tables.  A
+download keeps the rows that some seeds draw and, in `tables.json`, the lengths of the tables, from
+which the same draw can be made again.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from personabench.types import Sample, User
 
 EXAMPLE_DATA = Path(__file__).parent / "sample"
 PAPER_ROUNDS = 200
+TABLES = "tables.json"
 
 # Joins all preferences in one hidden text; a unit separator occurs in none of them.
 SEPARATOR = "\x1f"
@@ -41,11 +44,29 @@ class Preferences(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sources: tuple[Source, ...]
 
 
-class Document(msgspec.Struct, frozen=True):
-    """A line of `<source>.jsonl`; further fields are ignored."""
+class Document(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A line of `<source>.jsonl`; further fields are ignored.
+
+    Attributes:
+        row: its position in the whole table, if the file holds a part of it.
+    """
 
     doc_id: str
     text: str
+    row: int | None = None
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """`tables.json`: which rows of whole tables a folder holds.
+
+    Attributes:
+        rows: the length of each source's table; seeds, rounds: of the trajectories whose rows were
+            kept.
+    """
+
+    rows: dict[str, int]
+    seeds: list[int]
+    rounds: int
 
 
 def locate_preferences(data: Path, env: str, named: str) -> Path:
@@ -140,8 +161,42 @@ def read_documents(path: Path) -> list[Document]:
                 raise DataError(f"{location}: the text of '{document.doc_id}' is empty")
             if document.doc_id in documents:
                 raise DataError(f"{location}: doc_id '{document.doc_id}' is repeated")
-            documents[document.doc_id] = Document(document.doc_id, document.text.strip())
+            documents[document.doc_id] = Document(
+                document.doc_id, document.text.strip(), document.row
+            )
     return list(documents.values())
+
+
+def read_tables(folder: Path) -> Tables | None:
+    """Read `tables.json` of a folder; None without one.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    path = folder / TABLES
+    if not path.is_file():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Tables)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path} is damaged: {error}; download the documents again") from error
+
+
+def draw_rows(lengths: Sequence[int], rounds: int, seed: int) -> list[tuple[int, int]]:
+    """Draw `rounds // sources` rows of each source's table, mixed: pairs of source and row.
+
+    The draws are those of the paper's code: every table shuffled in turn, its head taken, and all
+    heads shuffled together, by one generator.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    share = rounds // len(lengths)
+    pool: list[tuple[int, int]] = []
+    for source, length in enumerate(lengths):
+        order = rng.permutation(length)
+        pool += [(source, int(row)) for row in order[:share]]
+    return [pool[index] for index in rng.permutation(len(pool))]
 
 
 def draw_trajectory(
@@ -150,15 +205,8 @@ def draw_trajectory(
     seed: int,
 ) -> list[tuple[int, Document]]:
     """Draw `rounds // sources` documents of each source, mixed, with the index of their source."""
-    import numpy as np
-
-    rng = np.random.default_rng(seed)
-    share = rounds // len(documents)
-    pool: list[tuple[int, Document]] = []
-    for source, source_documents in enumerate(documents):
-        order = rng.permutation(len(source_documents))
-        pool += [(source, source_documents[index]) for index in order[:share]]
-    return [pool[index] for index in rng.permutation(len(pool))]
+    drawn = draw_rows([len(of_source) for of_source in documents], rounds, seed)
+    return [(source, documents[source][row]) for source, row in drawn]
 
 
 class Trajectories(Dataset):
@@ -169,7 +217,7 @@ class Trajectories(Dataset):
         data: a folder, or None for the example data.
         word_request: words a document as a request.
         rounds: rounds of a trajectory; 0 for the paper's 200, or the whole example data.
-        count: trajectories, with the seeds 0, 1, ...
+        seeds: the seed of each trajectory.
         by_rule: word the preferences by their rules instead of their own words.
         preferences: a preference file, instead of the folder's or the bundled one.
 
@@ -190,7 +238,7 @@ class Trajectories(Dataset):
         word_request: Callable[[str], str],
         *,
         rounds: int,
-        count: int,
+        seeds: Sequence[int],
         by_rule: bool,
         preferences: str,
     ) -> None:
@@ -210,12 +258,22 @@ class Trajectories(Dataset):
         requested = rounds or PAPER_ROUNDS
         if not rounds and data is None:
             requested = len(files) * min(map(len, documents.values()))
-        share = _compute_share(requested, documents, files)
+        tables = read_tables(root)
+        lengths = {source: len(of_source) for source, of_source in documents.items()}
+        if tables is not None:
+            _check_drawn(tables, root, requested, seeds)
+            lengths = tables.rows
+        share = _compute_share(requested, lengths, files)
 
         self.rounds = share * len(files)
         self.sample = data is None
         # Trajectories are drawn by position, so that the order of the documents counts.
-        self.hash = digest([stored, documents, self.rounds, count])
+        # The seeds 0, 1, ... are named by their number, as they always were.
+        is_counted = list(seeds) == list(range(len(seeds)))
+        drawn = [len(seeds) if is_counted else list(seeds), *([tables.rows] if tables else [])]
+        self.hash = digest([stored, documents, self.rounds, *drawn])
+        if tables is None and data is not None:
+            self.departures = ("documents not drawn from the paper's whole tables",)
         self.source = "example data, not PRELUDE's documents" if data is None else str(data)
         if self.rounds != requested:
             self.warnings = (
@@ -225,8 +283,11 @@ class Trajectories(Dataset):
 
         sources = list(files)
         self._samples: list[Sample] = []
-        for seed in range(count):
-            trajectory = draw_trajectory(list(documents.values()), self.rounds, seed)
+        for seed in seeds:
+            if tables is None:
+                trajectory = draw_trajectory(list(documents.values()), self.rounds, seed)
+            else:
+                trajectory = _find_drawn(documents, tables, files, self.rounds, seed)
             for number, (source, document) in enumerate(trajectory):
                 request = word_request(document.text)
                 sample = self._make_sample(seed, number, sources[source], document, request)
@@ -274,9 +335,54 @@ def _word_liked(source: Source, rules: Sequence[Rule] | None) -> str:
     return " ".join(source.preference.split()) or "; ".join(source.rules)
 
 
+def _check_drawn(tables: Tables, folder: Path, rounds: int, seeds: Sequence[int]) -> None:
+    """Check that a folder holds the rows of some trajectories.
+
+    Raises:
+        UsageError: it does not.
+    """
+    missing = sorted(set(seeds) - set(tables.seeds))
+    if rounds <= tables.rounds and not missing:
+        return
+    held = f"{folder} holds the documents of {tables.rounds} rounds and the seeds "
+    held += ", ".join(map(str, tables.seeds))
+    wanted = f"{rounds} rounds" if rounds > tables.rounds else f"seed {missing[0]}"
+    raise UsageError(f"{held}, but not those of {wanted}; choose among these, or download again")
+
+
+def _find_drawn(
+    documents: Mapping[str, Sequence[Document]],
+    tables: Tables,
+    files: Mapping[str, Path],
+    rounds: int,
+    seed: int,
+) -> list[tuple[int, Document]]:
+    """The documents that a seed draws from whole tables.
+
+    Raises:
+        DataError: one of them is missing.
+    """
+    by_row = {
+        source: {document.row: document for document in of_source}
+        for source, of_source in documents.items()
+    }
+    sources = list(documents)
+    lengths = [tables.rows[source] for source in sources]
+    trajectory = []
+    for index, row in draw_rows(lengths, rounds, seed):
+        source = sources[index]
+        if row not in by_row[source]:
+            raise DataError(
+                f"{files[source]}: row {row}, which seed {seed} draws, is missing; "
+                "download the documents again"
+            )
+        trajectory.append((index, by_row[source][row]))
+    return trajectory
+
+
 def _compute_share(
     rounds: int,
-    documents: Mapping[str, Sequence[Document]],
+    lengths: Mapping[str, int],
     files: Mapping[str, Path],
 ) -> int:
     """Number of rounds with documents of each source.
@@ -289,8 +395,8 @@ def _compute_share(
     if not share:
         raise UsageError(f"task.rounds={rounds}: at least one of each of the {len(files)} sources")
 
-    shortest = min(documents, key=lambda source: len(documents[source]))
-    available = len(documents[shortest])
+    shortest = min(files, key=lambda source: lengths.get(source, 0))
+    available = lengths.get(shortest, 0)
     if available < share:
         raise DataError(
             f"{files[shortest]} has {available} documents; {rounds} rounds take {share} of each "

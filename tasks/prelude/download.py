@@ -1,23 +1,28 @@
 """Download of PRELUDE's documents from the Hugging Face hub, one environment into one folder.
 
 Each data set is read at the commit of its main branch, or at the commit that the folder's manifest
-records already.  Rows without a document are left out as in the paper's code.  Of long tables the
-first 5,000 documents are kept, which the manifest notes.
+records already.  Rows without a document are left out as in the paper's code.  The paper draws
+trajectories from whole tables, so each table is read whole; kept are the documents that the first
+ten seeds draw, and the lengths of the tables (`data.Tables`).
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from personabench.api import downloads
 from personabench.errors import DataError
+from personabench.results.files import replace_bytes
+from personabench.tasks.prelude.data import PAPER_ROUNDS, TABLES, Tables, draw_rows
 from personabench.types import to_json
 
-# Trajectories take 40 or 50 documents of a source; whole tables would be hundreds of megabytes.
-LONGEST_TABLE = 5000
+# The paper has 0, 1 and 2; six trajectories have an interval.
+SEEDS = range(10)
 
 Row = Mapping[str, Any]
 
@@ -42,7 +47,7 @@ def _read_medium_article(row: Row) -> str | None:
 
 
 def _read_paper(row: Row) -> str | None:
-    """Title, abstract and highlights of a paper that has highlights."""
+    """The notes of a paper's author: title, abstract and highlights, if it has highlights."""
     # A highlight is a text, or a record with the text in it, whichever the table's version has.
     highlights = [
         highlight["sentence"] if isinstance(highlight, dict) else highlight
@@ -50,7 +55,12 @@ def _read_paper(row: Row) -> str | None:
     ]
     if not highlights:
         return None
-    return "\n\n".join([row["title"], row["abstract"], "\n".join(highlights)])
+    parts = {
+        "The title of my paper": row["title"],
+        "What my abstract says": row["abstract"],
+        "What I highlight": " ".join(f"{highlight.rstrip('.')}." for highlight in highlights),
+    }
+    return "\n".join(f"{label}: {text}" for label, text in parts.items())
 
 
 def _read_review(row: Row) -> str | None:
@@ -59,11 +69,14 @@ def _read_review(row: Row) -> str | None:
 
 
 def _read_quotation(row: Row) -> str | None:
-    """The quoted part of the first text of a row."""
+    """The quoted part of the first text of a row, without its last two characters.
+
+    These are what the paper's code cuts before the closing quotation mark.
+    """
     text = next(str(value) for value in row.values() if isinstance(value, str))
-    if "[" in text or text.count('"') < 2:
+    if "[" in text or '"' not in text:
         return None
-    return text[text.index('"') + 1 : text.rindex('"')]
+    return text[text.index('"') + 1 : text.rindex('"') - 2]
 
 
 _POSTS = Origin("JeremyAlain/SLF5K", None, "train", _make_field_reader("post"))
@@ -110,6 +123,7 @@ def download(
             documents of that name.
     """
     hub = (base_url or downloads.HUB).rstrip("/")
+    lengths: dict[str, int] = {}
     with downloads.lock_folder(target):
         entries = downloads.read_manifest(target)
         for source, origin in ORIGINS[env].items():
@@ -124,38 +138,69 @@ def download(
             commit = downloads.pinned_commit([entry]) if entry else None
             if commit is None:
                 commit = _find_newest(origin, hub, path)
-            entries[path.name] = _write_documents(source, origin, commit, hub, path)
+            with tempfile.TemporaryDirectory(dir=target) as folder:
+                table = _Table(Path(folder) / path.name)
+                lengths[source] = table.fill(_iterate_documents(origin, commit, path))
+                if not lengths[source]:
+                    raise DataError(
+                        f"{origin.repository} at {commit} has no documents for {source}"
+                    )
+                rows = _find_drawn_rows(list(lengths.values()), len(ORIGINS[env]))
+                count = table.write(path, source, rows)
+            url = f"{hub}/datasets/{origin.repository}/resolve/{commit}"
+            note = f"those of {lengths[source]} that the seeds 0 to {SEEDS[-1]} draw"
+            entries[path.name] = downloads.describe(path, url, count, (note,))
             # After every source, so that an interrupted download continues at the same commits.
             downloads.write_manifest(target, entries)
 
+        tables = Tables(lengths, list(SEEDS), PAPER_ROUNDS)
+        replace_bytes(target / TABLES, f"{to_json(tables)}\n".encode())
 
-def _write_documents(
-    source: str,
-    origin: Origin,
-    commit: str,
-    hub: str,
-    path: Path,
-) -> downloads.ManifestEntry:
-    """Write the documents of a source; returns their manifest entry.
 
-    Raises:
-        DataError: the data set cannot be read or has no documents.
+def _find_drawn_rows(lengths: Sequence[int], sources: int) -> list[int]:
+    """The rows of the last of some tables that any of the seeds draws.
+
+    Args:
+        lengths: of the tables up to this one, in order; a draw depends on no later table.
+        sources: number of all tables, which share the rounds.
     """
-    table = _iterate_documents(origin, commit, path)
-    documents = list(itertools.islice(table, LONGEST_TABLE))
-    if not documents:
-        raise DataError(f"{origin.repository} at {commit} has no documents for {source}")
+    rounds = PAPER_ROUNDS // sources * len(lengths)
+    last = len(lengths) - 1
+    drawn = {
+        row for seed in SEEDS for source, row in draw_rows(lengths, rounds, seed) if source == last
+    }
+    return sorted(drawn)
 
-    with path.open("w", encoding="utf-8") as file:
-        for number, text in documents:
-            row = {"doc_id": f"{source}-{number}", "text": text}
-            file.write(f"{to_json(row)}\n")
 
-    notes: tuple[str, ...] = ()
-    if len(documents) == LONGEST_TABLE:
-        notes = (f"the first {LONGEST_TABLE} documents of the table",)
-    url = f"{hub}/datasets/{origin.repository}/resolve/{commit}"
-    return downloads.describe(path, url, len(documents), notes)
+class _Table:
+    """A whole table on disk, one line a row, of which a few rows are read again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts: list[int] = []
+
+    def fill(self, texts: Iterator[str]) -> int:
+        """Write all rows; return their number."""
+        with self._path.open("wb") as file:
+            for text in texts:
+                self._starts.append(file.tell())
+                file.write(f"{to_json(text)}\n".encode())
+        return len(self._starts)
+
+    def write(self, path: Path, source: str, rows: Sequence[int]) -> int:
+        """Write some rows as documents; return the number of those that are not blank."""
+        count = 0
+        with self._path.open("rb") as file, path.open("w", encoding="utf-8") as output:
+            for row in rows:
+                if row >= len(self._starts):
+                    continue
+                file.seek(self._starts[row])
+                text = msgspec.json.decode(file.readline(), type=str).strip()
+                if text:
+                    document = {"doc_id": f"{source}-{row}", "row": row, "text": text}
+                    output.write(f"{to_json(document)}\n")
+                    count += 1
+        return count
 
 
 def _find_newest(origin: Origin, hub: str, path: Path) -> str:
@@ -165,12 +210,15 @@ def _find_newest(origin: Origin, hub: str, path: Path) -> str:
         raise _describe_failure(origin, path, error) from error
 
 
-def _iterate_documents(origin: Origin, commit: str, path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the documents of a table in its order, with their row numbers."""
+def _iterate_documents(origin: Origin, commit: str, path: Path) -> Iterator[str]:
+    """Yield the documents of a table in its order.
+
+    A blank one counts as a row, since the paper's code draws among all of them.
+    """
     import datasets
 
     try:
-        # Streaming, because only the first documents of a long table are read.
+        # Streaming, because a long table would be stored twice.
         rows = datasets.load_dataset(
             origin.repository,
             origin.config,
@@ -178,10 +226,10 @@ def _iterate_documents(origin: Origin, commit: str, path: Path) -> Iterator[tupl
             revision=commit,
             streaming=True,
         )
-        for number, row in enumerate(rows):
+        for row in rows:
             text = origin.read(row)
-            if text is not None and text.strip():
-                yield number, text.strip()
+            if text is not None:
+                yield text
     except Exception as error:
         raise _describe_failure(origin, path, error) from error
 

@@ -8,16 +8,17 @@ parsed strictly: a chatty rewrite would otherwise be paid as an edit and learned
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from personabench.api.prompts import PromptFile, Prompts
 from personabench.api.wording import Vocabulary
 from personabench.errors import BackendError
 from personabench.metrics.text import strip_reasoning
 from personabench.models.roles import Role
 from personabench.types import Message
 
-SYSTEM = "You are a person who looks through what an assistant drafted for you."
+PROMPTS = PromptFile(__file__, "prelude.prompts.toml")
 
 # Part of the protocol: costs can only be compared if all methods meet the same user.
 TOP_P = 0.95
@@ -88,27 +89,33 @@ def clean_rewrite(reply: str, draft: str = "") -> str:
 
 async def react(
     simulator: Role,
+    texts: Prompts,
     words: Vocabulary,
     document: str,
     draft: str,
     preference: str,
     max_tokens: int,
+    top_p: float = TOP_P,
 ) -> Reaction:
     """Let the user react to a draft; flags undecided, cleaned and unchanged replies.
+
+    The document is left out of the request to rewrite: the user edits the draft and cannot add to
+    its content.
 
     Raises:
         BackendError: a call failed for good, or the rewrite was empty twice.
     """
-    question = word_question(words, document, draft, preference)
-    reply = await _call_user(simulator, question, max_tokens)
+    slots = {"draft": draft, "preference": preference}
+    question = texts.messages(PROMPTS, "accept", words, {**slots, "document": document})
+    reply = await _call_user(simulator, question, max_tokens, top_p)
     decision = parse_decision(reply)
     if decision == "accepted":
         return Reaction(decision, reply, "", draft)
     if decision == "undecided":
         simulator.flag("undecided")
 
-    request = word_rewrite_request(words, draft, preference)
-    raw = await _request_rewrite(simulator, request, draft, max_tokens)
+    request = texts.messages(PROMPTS, "rewrite", words, slots)
+    raw = await _request_rewrite(simulator, request, draft, max_tokens, top_p)
     final = clean_rewrite(raw, draft)
     if final != raw.strip():
         simulator.flag("cleaned_rewrite")
@@ -117,31 +124,9 @@ async def react(
     return Reaction(decision, reply, raw, final)
 
 
-def word_question(words: Vocabulary, document: str, draft: str, preference: str) -> str:
-    """Word the question whether a draft suits a user of this preference."""
-    return (
-        f"From the {words.stimulus} below, an assistant made you a {words.response}.\n\n"
-        f"{words.stimulus.capitalize()}:\n{document}\n\n"
-        f"{words.response.capitalize()}:\n{draft}\n\n"
-        f"You like every {words.response} to be like this: {preference}.\n"
-        f"Is the {words.response} fine for you as it stands? Answer with yes or no."
-    )
-
-
-def word_rewrite_request(words: Vocabulary, draft: str, preference: str) -> str:
-    """Word the request to rewrite a draft.
-
-    The document is left out: the user edits the draft and cannot add to its content.
-    """
-    return (
-        f"{words.response.capitalize()}:\n{draft}\n\n"
-        f"You like every {words.response} to be like this: {preference}.\n"
-        f"Change the {words.response} until you like it, and leave what it says as it is. "
-        "Answer with the changed text alone, without a remark."
-    )
-
-
-async def _request_rewrite(simulator: Role, request: str, draft: str, max_tokens: int) -> str:
+async def _request_rewrite(
+    simulator: Role, request: Sequence[Message], draft: str, max_tokens: int, top_p: float
+) -> str:
     """Request a rewrite, a second time if it is empty after cleaning.
 
     Raises:
@@ -152,6 +137,7 @@ async def _request_rewrite(simulator: Role, request: str, draft: str, max_tokens
             simulator,
             request,
             max_tokens,
+            top_p,
             repeat=repeat,
             accept=lambda text: bool(clean_rewrite(text, draft)),
         )
@@ -185,16 +171,16 @@ def _remove_quotes(text: str) -> str:
 
 async def _call_user(
     simulator: Role,
-    text: str,
+    messages: Sequence[Message],
     max_tokens: int,
+    top_p: float,
     repeat: int = 0,
     accept: Callable[[str], bool] | None = None,
 ) -> str:
-    messages = (Message("system", SYSTEM), Message("user", text))
     return await simulator.complete(
         messages,
         max_tokens=max_tokens,
-        top_p=TOP_P,
+        top_p=top_p,
         repeat=repeat,
         accept=accept,
     )

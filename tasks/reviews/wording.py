@@ -45,7 +45,7 @@ WORDS = Vocabulary(
 )
 # Models mark the tag in many ways: `Review:`, `**Review:**`, `[Review]`, or on a line of its own.
 _TAG = re.compile(
-    r"^[\s*_#>]*[\[<(]?\s*review\s*(?:[\])>*_\s]*:[*_]*|[\])>*_]+|[ \t]*\n)\s*",
+    r"^[\s*_#>]*(?:[\[<(]\s*)?review(?:[\])>*_\s]*:[*_]*|\s*[\])>*_]+|\s*\n)\s*",
     re.IGNORECASE,
 )
 UNTITLED = "untitled"

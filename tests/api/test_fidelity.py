@@ -21,9 +21,9 @@ from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
 from personabench.types import Sampling
 
-PUBLISHED = SimpleNamespace(sample=False)
+PUBLISHED = SimpleNamespace(sample=False, departures=())
 GREEDY = Sampling()
-EXAMPLE = SimpleNamespace(sample=True)
+EXAMPLE = SimpleNamespace(sample=True, departures=())
 
 
 def differences(
@@ -196,6 +196,30 @@ def test_texts_for_small_models_and_replaced_ones_differ_from_the_papers() -> No
     mine = Replacements("mine.toml", {"dpl": {"notes": {"text": "Like this: {profile}"}}})
     (replaced,) = of_texts("dpl", "full", mine)
     assert replaced.startswith("prompts mine-")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "wording", "expected"),
+    [
+        ("preset=paper", None, "full"),
+        ("rpm.preset=paper", None, "full"),
+        ("rpm.k=3", None, "compact"),
+        ("preset=paper", "compact", "compact"),
+    ],
+)
+def test_preset_paper_words_requests_as_papers_do(
+    tmp_path: Path, assignment: str, wording: WordingName | None, expected: str
+) -> None:
+    class Packaged(Scripted):
+        packaged = True
+
+    chosen = options(
+        tmp_path, "rpm,none", "lamp3", assignments=[assignment], wording=wording, limit=1
+    )
+    runs = runner.resolve(chosen, Packaged())
+    assert {run.prompts.wording for run in runs} == {expected}
+    assert {run.task.wording for run in runs} == {expected}
+    assert ("wording compact" in runs[0].differs) is (expected == "compact")
 
 
 def test_preset_paper_leaves_set_parameters_and_says_so(tmp_path: Path) -> None:

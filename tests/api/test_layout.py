@@ -19,6 +19,7 @@ from personabench import (
     Vocabulary,
 )
 from personabench.api import registry
+from personabench.api.layout import list_options
 from personabench.api.params import fill_params
 from personabench.models.tokens import EstimatedTokens
 from personabench.testing import trial
@@ -129,10 +130,16 @@ TEXT_TASKS = [
 ]
 
 
+# Sessions and documents keep the order of time.
+BY_TIME = ("locomo", "longmemeval", "personabench_qa")
+
+
 @pytest.mark.parametrize("name", TEXT_TASKS)
 def test_every_text_task_has_the_options(name: str) -> None:
     cls = registry.load_class("task", name)
-    options = {"layout": "message", "profile": "after", "order": "best_first"}
+    options = {"layout": "message", "profile": "after"}
+    if name not in BY_TIME:
+        options["order"] = "best_first"
     task = cls(fill_params(cls.Params, options, name))
     assert isinstance(task.params, Layout)
 
@@ -160,7 +167,17 @@ def test_a_comparison_of_reviewers_runs_in_the_layout_of_its_paper() -> None:
 
 
 def test_records_that_answer_nothing_are_no_turns() -> None:
-    for name in ("lamp1", "lamp7", "personamem", "prefdisco_warm"):
+    for name in ("lamp1", "lamp7", "personamem", "prefdisco_warm", *BY_TIME):
         cls = registry.load_class("task", name)
         with pytest.raises((UsageError, ValueError), match="layout"):
             cls(fill_params(cls.Params, {"layout": "turns"}, name))
+    for name in BY_TIME:
+        cls = registry.load_class("task", name)
+        with pytest.raises((UsageError, ValueError), match="order of time"):
+            cls(fill_params(cls.Params, {"order": "best_first"}, name))
+
+
+def test_the_tasks_own_layout_is_no_part_of_a_runs_identity() -> None:
+    assert list_options(books().params) == {}
+    assert list_options(books(layout="list").params) == {"layout": "list"}
+    assert list_options(books(order="best_first").params) == {"order": "best_first"}

@@ -6,6 +6,7 @@ A method whose replies have a form of their own replaces the task's contract, in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from test_matrix import CELLS, TASKS, in_form, on
 from personabench import Context, Message, Method, Rendered, Sample, Task, Vocabulary
 from personabench.api import registry
 from personabench.api.wording import WordingName
+from personabench.results.run_folder import RunFolder
+from personabench.results.sample import describe_sample
+from personabench.run import runner
 from personabench.testing import trial
 from personabench.types import Request
 
@@ -99,16 +103,30 @@ def test_the_contract_of_every_task_is_known() -> None:
     assert CONTRACTS.keys() == TASKS.keys()
 
 
+# One of each kind of wording; the others run among the variants.
+KINDS = (
+    "lamp1",
+    "lamp2m",
+    "lamp4",
+    "lamp7",
+    "personabench_qa",
+    "personamem",
+    "prefeval",
+    "prelude_summ",
+    "reviews",
+)
+
+
 @pytest.mark.parametrize("method", OWN)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", KINDS)
 def test_a_methods_contract_replaces_that_of_the_task(method: str, task: str) -> None:
     if method not in {cell.method for cell in on(task, "faithful", "adapted")}:
         pytest.skip("refused")
     check_cell(method, task, "full")
 
 
-@pytest.mark.parametrize("method", ["none", "rag", "summary"])
-@pytest.mark.parametrize("task", ["lamp2m", "lamp4", "personamem", "prelude_summ", "reviews"])
+@pytest.mark.parametrize("method", ["none", "summary"])
+@pytest.mark.parametrize("task", ["lamp2m", "lamp4", "personamem", "prelude_summ"])
 @pytest.mark.parametrize("wording", ["full", "compact"])
 def test_other_methods_send_the_tasks_contract(
     method: str, task: str, wording: WordingName
@@ -201,3 +219,24 @@ def test_the_form_of_an_own_instruction_can_be_named() -> None:
 
     assert final_text(Named()).endswith("and after it one word, good or bad.")
     assert "Reply in one word." not in final_text(Named())
+
+
+async def test_the_packaged_model_answers_under_a_methods_contract(tmp_path: Path) -> None:
+    settings = ("cot_edit.k=1", "cot_edit.reasoning_max_tokens=24")
+    chosen = runner.Options(
+        ["cot_edit"],
+        ["lamp4"],
+        limit=1,
+        results=tmp_path,
+        assignments=[*settings, "task.layout=message"],
+    )
+    (outcome,) = await runner.run(chosen)
+    prediction = next(RunFolder(outcome.folder).iter_predictions())
+    assert prediction.error is None
+    assert prediction.output
+
+    shown = describe_sample(RunFolder(outcome.folder), prediction.sample_id, tmp_path)
+    (request,) = shown["calls"][-1]["messages"]
+    assert request["content"].startswith("About this author:\nWhat this author made of earlier")
+    assert OWN["cot_edit"] in request["content"]
+    assert "Reply with the headline only" not in request["content"]

@@ -329,8 +329,9 @@ async def test_the_plan_predicts_the_calls(name: str, task: str, tmp_path: Path)
     predictions = runner.RunFolder(outcome.folder).ordered_predictions
     ids = [line.sample_id for line in runner.RunFolder(outcome.folder).iter_predictions()]
     completed = [line for line in predictions(ids) if line is not None]
-    call_count = sum(len(line.calls) for line in completed)
+    call_count = len({call.key for line in completed for call in line.calls})
     paid = sum(not call.cached for line in completed for call in line.calls)
     row = forecast.as_dict({})
-    assert row["calls"] == row["calls_at_most"] == call_count
-    assert row["to_pay"] == paid
+    assert forecast.total == call_count
+    assert forecast.to_pay == paid
+    assert row["calls"] <= call_count <= row["calls_at_most"]

@@ -30,6 +30,7 @@ from personabench import (
     Request,
     Sample,
     Task,
+    UsageError,
     User,
 )
 from personabench.methods.dpl import Dpl
@@ -431,3 +432,60 @@ async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:
     assert ctx.flags["fallback"] == 1
     assert ctx.flags["failed_docs"] == 3
     assert stages(requests)["summary"] == 1
+
+
+async def test_a_part_of_the_axes_or_none(tmp_path: Path) -> None:
+    users = crowd(items=3)
+    setup = ScriptedTask(tmp_path, users)
+    for params, present, absent in (
+        ({"axes": "Form"}, ["- Form: ", "one point"], ["- Affect", "- Substance"]),
+        ({"axes": "Substance, Form"}, ["- Substance: ", "- Form: ", "2 points"], ["- Affect"]),
+        ({"free_form": True}, ["State how this columnist differs"], ["- Form", "points"]),
+        ({}, ["- Form: ", "- Affect: ", "- Substance: ", "3 points"], []),
+    ):
+        method = await setup.dpl(**params)
+        _, _, requests = await setup.ask(method, question(users))
+        systems = [one.messages[0].content for one in requests if stage(one) == "difference"]
+        assert systems
+        for system in systems:
+            assert all(part in system for part in present), params
+            assert not any(part in system for part in absent), params
+    with pytest.raises(UsageError, match="has no axis 'Tone'; it has Form, Affect, Substance"):
+        await setup.dpl(axes="Form,Tone")
+
+
+async def test_blocks_of_their_own_sizes_and_order(tmp_path: Path) -> None:
+    users = crowd(items=8)
+
+    async def show(**params: Any) -> tuple[list[str], list[str], list[str]]:
+        """Ids compared, shown with the profile's request, and shown with the answer's."""
+        folder = tmp_path / str(params)
+        folder.mkdir()
+        setup = ScriptedTask(folder, users)
+        _, _, requests = await setup.ask(await setup.dpl(**params), question(users))
+        compared = [text([one]) for one in requests if stage(one) == "difference"]
+        (profile,) = [text([one]) for one in requests if stage(one) == "profile"]
+        (answer,) = [text([one]) for one in requests if stage(one) == "answer"]
+        shown = profile.partition("Earlier records")[2]
+        return (
+            sorted({re.findall(r"item(\d)", one)[0] for one in compared}),
+            re.findall(r"item(\d)", shown),
+            re.findall(r"<ann-(\d)>", answer),
+        )
+
+    compared, in_profile, in_answer = await show(n_docs=2, n_shown=5)
+    assert (len(compared), len(in_profile), len(in_answer)) == (2, 5, 5)
+    assert in_profile == in_answer
+    _, best_last, in_answer = await show(n_docs=2, n_shown=5, order="best_last")
+    assert best_last == in_profile[::-1] and in_answer == in_profile
+    compared, in_profile, _ = await show(num_documents=3)
+    assert set(compared) | set(in_profile) == {"5", "6", "7"}
+
+
+async def test_without_a_summarizer_the_differences_are_shown(tmp_path: Path) -> None:
+    users = crowd(items=3)
+    setup = ScriptedTask(tmp_path, users)
+    _, _, requests = await setup.ask(await setup.dpl(summarize=False), question(users))
+    assert stages(requests) == {"difference": 3, "profile": 0, "answer": 1, "summary": 0}
+    (answer,) = [text([one]) for one in requests if stage(one) == "answer"]
+    assert answer.count("How this columnist differs:\nForm: shorter about") == 3

@@ -22,7 +22,7 @@ from baseline_fixtures import (
     text,
 )
 
-from personabench import Request
+from personabench import Request, UsageError
 from personabench.methods.drp import SCHEMA, Drp, parse_dimensions
 
 
@@ -268,3 +268,14 @@ async def test_no_thought_reaches_the_answer_or_is_it(tmp_path: Path) -> None:
     assert "SECRET" not in text(requests)
     assert ctx.flags["thought_unfinished"] == 2
     assert ctx.flags["empty_notes"] == 1
+
+
+async def test_definitions_are_cut_if_wanted(tmp_path: Path) -> None:
+    users = crowd(items=3)
+    answer = saying(open=listed(row("Wit", definition="one two three four")))
+    for words, shown in ((0, "(one two three four)"), (2, "(one two)")):
+        method = Drp(Drp.Params(validate=False, definition_words=words))
+        _, _, requests = await ask_once(tmp_path / str(words), users, method, answer=answer)
+        assert f"- Wit {shown}: more Wit" in profile_prompt(requests)
+    with pytest.raises(UsageError, match="free_form is for dpl"):
+        Drp(Drp.Params(free_form=True))

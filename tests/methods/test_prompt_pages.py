@@ -53,7 +53,7 @@ ELSEWHERE = {
         "aggregate_timed",
         "rewrite",
     },
-    "dpl": {"profile_of_cases"},
+    "dpl": {"profile_of_cases", "free_difference"},
 }
 
 

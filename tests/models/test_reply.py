@@ -26,6 +26,12 @@ FINAL = "<|start|>assistant<|channel|>final"
     [
         (f"<think>\n{THOUGHT}\n</think>\n\nAn answer", "An answer"),
         (f"\n <THINKING>{THOUGHT}</THINKING>An answer", "An answer"),
+        (f"<think>{THOUGHT}</think>\n<answer> An answer\n</answer>", "An answer"),
+        (f"<think>{THOUGHT}</think><|begin_of_box|>An answer<|end_of_box|>", "An answer"),
+        (
+            f"<think>{THOUGHT}</think><answer><|begin_of_box|>An answer<|end_of_box|></answer>",
+            "An answer",
+        ),
         (f"<reasoning>{THOUGHT}</reasoning>An answer", "An answer"),
         (f"<thought>{THOUGHT}</thought>An answer", "An answer"),
         (f"<seed:think>{THOUGHT}</seed:think>An answer", "An answer"),
@@ -121,8 +127,8 @@ def test_long_and_hostile_replies_take_no_time() -> None:
         ),
         (
             "refused",
-            "content_filter SAFETY refusal RECITATION PROHIBITED_CONTENT "
-            "guardrail_intervened sensitive",
+            "content_filter content_filter:_PROHIBITED SAFETY refusal RECITATION "
+            "PROHIBITED_CONTENT guardrail_intervened sensitive",
         ),
         (
             "interrupted",

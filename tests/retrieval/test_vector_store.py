@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from personabench.retrieval.embedder import Vectors
 from personabench.retrieval.embedders import Embedders
 from personabench.retrieval.local_embedders import WordLlama
 from personabench.retrieval.vector_store import VectorStore
@@ -25,7 +25,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts: list[str] = []
     encode = WordLlama._encode  # noqa: SLF001
 
-    def record(self: WordLlama, batch: list[str]) -> Vectors:
+    def record(self: WordLlama, batch: list[str]) -> np.ndarray[Any, Any]:
         texts.extend(batch)
         return encode(self, batch)
 
@@ -33,7 +33,9 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return texts
 
 
-async def embed(path: Path, texts: Sequence[str] = TEXTS, *, reads: bool = True) -> Vectors:
+async def embed(
+    path: Path, texts: Sequence[str] = TEXTS, *, reads: bool = True
+) -> np.ndarray[Any, Any]:
     embedders = Embedders(store=VectorStore(path, reads=reads))
     vectors = await embedders.embed(texts, "wordllama")
     await embedders.aclose()

@@ -297,9 +297,11 @@ def test_a_plan_prices_each_role_by_its_own_model(tmp_path: Path) -> None:
     (given, made), (told, wrote) = forecast.spent["scripted"], forecast.spent["user"]
     assert (made, wrote) == (12 * 64, 12 * 8)
     prices = {"scripted": {"input": 1.0, "output": 2.0}, "user": {"input": 10.0, "output": 20.0}}
-    assert forecast.as_dict(prices)["price"] == pytest.approx(
+    assert forecast.price(prices) == pytest.approx(
         (given + 2 * made + 10 * told + 20 * wrote) / 1e6
     )
+    row = forecast.as_dict(prices)
+    assert row["price"] < forecast.price(prices) < row["price_at_most"]
     assert forecast.as_dict({"scripted": prices["scripted"]})["price"] is None
 
 

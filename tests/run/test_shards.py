@@ -27,7 +27,7 @@ from personabench.run.selection import select
 from personabench.run.shards import Shard, partition
 
 TOYS = Path(__file__).parents[1] / "toy_methods.py"
-TIMES = {"seconds", "cached", "time", "files"}
+TIMES = {"seconds", "durations", "cached", "time", "files"}
 """What two runs of the same may differ in: what it took, what was paid, and the hashes of files
 that hold these."""
 

@@ -264,3 +264,60 @@ def test_length_needs_the_official_template() -> None:
     ):
         with pytest.raises(UsageError, match="lamp4"):
             fill_params(lamp.Lamp4.Params, options, "lamp4")
+
+
+# The wording for larger models
+
+
+def in_full(task: str, records: int = 0, notes: str = "") -> list[str]:
+    """The messages of a request in the wording `full`."""
+    worded = TASKS[task]()
+    worded.choose_wording("full")
+    shown = [record(task, number) for number in range(records)]
+    rendered = worded.render(sample(task), shown, notes, TOKENS)
+    return [message.content for message in rendered.messages]
+
+
+@pytest.mark.parametrize(
+    ("task", "ending"),
+    [
+        (
+            "lamp4",
+            "Write the headline in this author's own style.\n\nReply with the headline only.",
+        ),
+        ("lamp5", "Write the title in this author's own style.\n\nReply with the title only."),
+        ("lamp3", "Score the review as this reviewer would."),
+        ("lamp7", "Write the tweet in this person's own style."),
+    ],
+)
+def test_the_full_wording_asks_for_the_users_own_style(task: str, ending: str) -> None:
+    for shown in (in_full(task, records=1), in_full(task, notes="Short.")):
+        assert shown[-1] == f"{words_of(task)}\n\n{ending}"
+        assert not any("Reply with" in text for text in shown[:-1])
+
+
+def test_the_full_wording_without_a_history_is_the_input_and_the_form() -> None:
+    assert in_full("lamp4") == [f"{words_of('lamp4')}\n\nReply with the headline only."]
+    # The benchmark's input states the form itself.
+    assert in_full("lamp2m") == [words_of("lamp2m")]
+    assert in_full("lamp7") == [words_of("lamp7")]
+
+
+def test_the_content_of_an_input_leaves_its_form_out() -> None:
+    for task in ("lamp1", "lamp2m", "lamp2n", "lamp3", "lamp7"):
+        form = FORMS[task]
+        text = words_of(task) if task != "lamp1" else CITATION.format(title="T", one="A", two="B")
+        target = sample(task, text=text)
+        content = TASKS[task]().render_content(target, [], "", TOKENS)
+        assert content is not None
+        assert form.answer_rule in text
+        assert content.messages[-1].content == text.replace(form.answer_rule, "")
+
+
+def test_profiles_of_authors_are_not_asked_for_citations_in_the_full_wording() -> None:
+    task = lamp.Lamp1()
+    assert "cite" in task.words.profile_question
+    task.choose_wording("full")
+    assert "cite" not in task.words.profile_question
+    task.choose_wording("compact")
+    assert "cite" in task.words.profile_question

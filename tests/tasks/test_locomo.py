@@ -222,7 +222,8 @@ class ScriptedJudge:
     [
         ("It fits.\nVerdict: right", True),
         ("**Verdict: wrong**", False),
-        ("Verdict: right\nbut I am not sure", None),
+        ("Verdict: right\nbut I am not sure", True),
+        ("It says:\nVerdict: right\nwhich it is not.\nVerdict: wrong", None),
         ("", None),
     ],
 )

@@ -31,9 +31,11 @@ def test_the_plan_predicts_the_calls_of_a_user_who_always_edits(name: str, tmp_p
     spent = {phase: int(used.calls) for phase, used in outcome.summary.usage.items()}
     assert forecast.calls == spent
     assert spent["simulate"] == 30
-    assert forecast.as_dict({})["to_pay"] == sum(spent.values()) - sum(
+    assert forecast.to_pay == sum(spent.values()) - sum(
         int(used.cached) for used in outcome.summary.usage.values()
     )
+    row = forecast.as_dict({})
+    assert row["to_pay"] <= forecast.to_pay <= row["to_pay_at_most"]
 
 
 RULES = [
@@ -91,14 +93,15 @@ def make_accepting_user(one_in: int) -> Callable[[Any], str]:
         ("icl_edit", 120, 20, 50),
         ("continual", 159, 14, 33),
         ("e_then_e", 121, 20, 50),
-        ("cipher", 199, 25, 150),
+        # Vectors by marker find the same neighbours again, so that most merges are one call.
+        ("cipher", 165, 32, 106),
         ("cipher k=1", 160, 33, 100),
     ],
 )
 def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(
     method: str, calls: int, half: int, all_: int, tmp_path: Path
 ) -> None:
-    """By as much as the task's page says, for its 40 bundled rounds."""
+    """By as much as the task's page says of distinct calls, for its 40 bundled rounds."""
     name, *assignments = method.split()
     for one_in, over in ((0, 0), (2, half), (1, all_)):
         options = runner.Options(
@@ -110,5 +113,6 @@ def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(
         (outcome,) = asyncio.run(runner.run(options, backend=Scripted(), roles={"simulator": user}))
         made_calls = sum(used.calls for used in outcome.summary.usage.values())
         row = forecast.as_dict({})
-        assert made_calls <= row["calls"] == row["calls_at_most"] == calls
+        assert forecast.total == calls
+        assert row["calls"] <= made_calls <= calls <= row["calls_at_most"]
         assert 100 * (calls / made_calls - 1) == pytest.approx(over, abs=1.5)

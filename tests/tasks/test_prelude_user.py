@@ -97,7 +97,15 @@ def make_simulator(*replies: str) -> tuple[Role, list[Request]]:
 async def react(*replies: str) -> tuple[user.Reaction, Role, list[Request]]:
     role, requests = make_simulator(*replies)
     return (
-        await user.react(role, PreludeSumm.words, "THE DOCUMENT", "a draft", "short, dry", 99),
+        await user.react(
+            role,
+            PreludeSumm().texts,
+            PreludeSumm.words,
+            "THE DOCUMENT",
+            "a draft",
+            "short, dry",
+            99,
+        ),
         role,
         requests,
     )
@@ -152,7 +160,9 @@ def test_a_line_that_says_something_stays(line: str) -> None:
 @pytest.mark.parametrize("raw", ["{}", " {}\n", "<think>fine</think>{}", "Here is the text:\n{}"])
 async def test_the_draft_returned_as_it_was_costs_nothing(draft: str, raw: str) -> None:
     role, _ = make_simulator("no", raw.format(draft))
-    reaction = await user.react(role, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99)
+    reaction = await user.react(
+        role, PreludeSumm().texts, PreludeSumm.words, "THE DOCUMENT", draft, "short, dry", 99
+    )
     assert reaction.final == draft
     assert role.flags["unchanged_rewrite"] == 1
     cleaned = strip_reasoning(raw.format(draft)).strip() != draft

@@ -12,6 +12,8 @@ import msgspec
 from personabench.errors import DataError
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
+from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_verdicts
 
 Part = Literal["request", "history", "reference"]
 PARTS: Mapping[Part, str] = {
@@ -20,6 +22,10 @@ PARTS: Mapping[Part, str] = {
     "reference": "Reference answer",
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_SCORE = re.compile(
+    r"[_#> -]{0,4}([A-Za-z][A-Za-z0-9_-]{0,39}?)_?\s{0,3}:_?\s{0,3}"
+    r"(\d{1,3})(?:\s?/\s?(\d{1,3}))?[. _]{0,3}"
+)
 # Room for the reasons and a line per criterion.
 _REASON_TOKENS = 384
 _CRITERION_TOKENS = 32
@@ -164,8 +170,9 @@ async def rate_by_rubric(
         "history": "\n\n".join(records[-rubric.records :]) or "(none)",
         "reference": "\n\n".join(references) or "(none)",
     }
-    parts = [f"{PARTS[part]}:\n{shown[part]}" for part in rubric.shows]
-    parts.append(f"Answer to score:\n{answer or '(empty)'}")
+    fence = Fence(*shown.values(), answer)
+    parts = [f"{PARTS[part]}:\n{fence.wrap(shown[part])}" for part in rubric.shows]
+    parts.append(f"Answer to score:\n{fence.wrap(answer or '(empty)')}")
     return await query_judge(
         judge,
         _write_system(rubric),
@@ -177,7 +184,7 @@ async def rate_by_rubric(
 
 def _write_system(rubric: Rubric) -> str:
     low, high = rubric.scale
-    lines = ["You score one answer by the following criteria.", ""]
+    lines = [f"You score one answer by the following criteria. {RULE}", ""]
     lines += [f"{name}: {item.question}" for name, item in rubric.questions.items()]
     lines += ["", f"Each score is a whole number from {low} (worst) to {high} (best)."]
     lines += [f"{score}: {meaning}" for score, meaning in sorted(rubric.anchors.items())]
@@ -193,21 +200,23 @@ def _write_system(rubric: Rubric) -> str:
 
 
 def read_scores(reply: str, rubric: Rubric) -> dict[str, float] | None:
-    """Parse the lines at the end of a reply, one for each criterion.
+    """Parse the scores of a reply, each alone on its line after its criterion.
 
-    None if a criterion is missing or its score is not on the scale.
+    None if a criterion is missing, has several different scores, or one that is not on the scale.
     """
-    lines = [line for line in reply.strip().splitlines() if line.strip()]
-    last = lines[-len(rubric.criteria) :]
-    if len(last) < len(rubric.criteria):
-        return None
-
     low, high = rubric.scale
-    scores = {}
-    for name, line in zip(rubric.criteria, last, strict=True):
-        pattern = rf"[\s*_`#>-]*{re.escape(name)}[\s*_`]*:[\s*_`]*(\d+)(?:\s*/\s*{high})?[\s.*_`]*"
-        match = re.fullmatch(pattern, line, re.IGNORECASE)
-        if match is None or not low <= int(match[1]) <= high:
+    names = {name.lower(): name for name in rubric.criteria}
+
+    def read_line(line: str) -> tuple[str, float] | None:
+        match = _SCORE.fullmatch(line)
+        name = names.get(match[1].lower()) if match else None
+        if match is None or name is None or match[3] not in (None, str(high)):
             return None
-        scores[name] = float(match[1])
-    return scores
+        return name, float(match[2])
+
+    scores = read_verdicts(reply, read_line)
+    if scores.keys() != rubric.criteria.keys():
+        return None
+    if not all(low <= score <= high for score in scores.values()):
+        return None
+    return {name: scores[name] for name in rubric.criteria}

@@ -165,11 +165,13 @@ class Backend(ABC):
         )
 
     def _reasoning_forms(self) -> tuple[reasoning.Form, ...]:
-        limit = self.window // 2 if self.window else None
+        learnt = self.writer.dialect.most_tokens if self.writer is not None else None
+        limits = [size // 2 for size in (self.window, learnt) if size]
+        limit = min(limits, default=None)
         return reasoning.forms(self.options.reasoning, *self._site, limit)
 
     def fit_thoughts(self) -> None:
-        """Limit thoughts to half of the window, which is known only when the model is open."""
+        """Limit thoughts to half of the window and of a reply, which are not known at first."""
         if self.writer is not None and self.options.reasoning is not None:
             self.writer.forms = self._reasoning_forms()
             self.writer.adopt(self.writer.dialect)

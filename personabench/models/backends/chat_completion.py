@@ -27,6 +27,10 @@ from personabench.types import Request, Response, Usage
 _ANSWER_TYPES = ("text", "output_text", "refusal")
 _TEXT_FIELDS = ("text", "refusal", "thinking", "reasoning", "summary", "content")
 
+_BLOCKS = ("promptFeedback", "prompt_feedback", "prompt_filter_results")
+"""Fields that say why there is no reply; Azure's is beside replies too."""
+_BLOCKED = 403
+
 _LONGEST_ENDING = 60
 _LONGEST_NAME = 200
 
@@ -73,6 +77,8 @@ class _Message(msgspec.Struct):
     # Of Ollama and of Anthropic's gateways.
     thinking: Any = None
     thinking_blocks: Any = None
+    # Of OpenRouter.
+    reasoning_details: Any = None
 
 
 class _Logprobs(msgspec.Struct):
@@ -170,8 +176,10 @@ def parse_completion(
 
     error = reply.error or (choice.error if choice is not None else None)
     if not error and not reply.choices:
-        # Some servers put code and message of an error at the top.
-        status = inner_status(_load(content))
+        # Some servers put code and message of an error at the top, or why they blocked a prompt.
+        body = _load(content)
+        is_blocked = isinstance(body, dict) and any(map(body.get, _BLOCKS))
+        status = _BLOCKED if is_blocked else inner_status(body)
     else:
         status = inner_status(error)
     if status is not None:
@@ -265,6 +273,7 @@ def _read_message(message: Any) -> _Message | None:
         reasoning=message.get("reasoning"),
         thinking=message.get("thinking"),
         thinking_blocks=message.get("thinking_blocks"),
+        reasoning_details=message.get("reasoning_details"),
     )
 
 
@@ -444,12 +453,14 @@ def _first_count(*values: Number) -> int:
 def _split_message(message: _Message) -> tuple[str, str]:
     """Return answer and thought of a message, by its fields and the types of its parts."""
     thoughts = []
-    for field in (
+    fields = (
         message.reasoning_content,
         message.reasoning,
         message.thinking,
         message.thinking_blocks,
-    ):
+        message.reasoning_details,
+    )
+    for field in filter(None, fields):
         thought = "".join(_iter_texts(field))
         if thought:
             thoughts.append(thought)

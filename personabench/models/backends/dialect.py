@@ -57,6 +57,7 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
         schema: how a JSON reply is requested, one of `SCHEMAS`.
         limit_field: the server's name of the token limit.
         streams: replies come in pieces.
+        most_tokens: tokens of a reply at most, of which a thought gets half; None if not learnt.
         reasoning: the form of `--reasoning`, if not the first one for this server.
     """
 
@@ -66,12 +67,14 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
     schema: str = SCHEMAS[0]
     limit_field: str = LIMIT_FIELDS[0]
     streams: bool = False
+    most_tokens: int | None = None
     reasoning: str = ""
 
     def marks(self, request: Request | None = None) -> str:
         """Name the changes to a request, or all that this dialect makes; "" for none.
 
-        The name of the token limit and a stream are no change: the request means the same.
+        The name and the highest value of the token limit and a stream are no change: the request
+        means the same.
         """
         has_system = request is None or _has_system(request)
         is_irregular = request is None or _is_irregular(request.messages)
@@ -99,6 +102,8 @@ class Dialect(msgspec.Struct, frozen=True, omit_defaults=True):
             parts.append(f"token limit in {self.limit_field}")
         if self.streams:
             parts.append("streamed replies")
+        if self.most_tokens is not None:
+            parts.append(f"replies of at most {self.most_tokens} tokens")
         return ", ".join(parts)
 
 
@@ -141,8 +146,13 @@ class RequestWriter:
         """Write further bodies in another dialect."""
         self.dialect = dialect
         # Other names of fields need no rewriting, which costs time in every call.
-        plain = {"limit_field": LIMIT_FIELDS[0], "streams": False, "reasoning": ""}
-        self._rewrites = msgspec.structs.replace(dialect, **plain) != PLAIN
+        plain = Dialect(
+            limit_field=dialect.limit_field,
+            streams=dialect.streams,
+            most_tokens=dialect.most_tokens,
+            reasoning=dialect.reasoning,
+        )
+        self._rewrites = dialect != plain
         self.path = "/completions" if dialect.api == "completions" else "/chat/completions"
         self._streams = dialect.streams or self._extra.get("stream") is True
         form = reasoning.find_form(self.forms, dialect.reasoning)

@@ -38,14 +38,15 @@ def join_events(content: bytes) -> dict[str, Any]:
         if isinstance(choices, list) and choices and isinstance(choices[0], dict):
             _add_choice(choice, pieces, choices[0])
 
-    if reply.get("error") and not pieces:
-        return {"error": reply["error"]}
+    error = reply.pop("error", None)
+    if error and not pieces:
+        return {"error": error}
     texts = {name: _join(parts) for name, parts in pieces.items()}
     if "text" in texts:
         choice["text"] = texts["text"]
     else:
         choice["message"] = texts
-    if not (is_ended or choice.get("finish_reason")):
+    if error or not (is_ended or choice.get("finish_reason")):
         choice["finish_reason"] = NO_END
     return {**reply, "choices": [choice]}
 

@@ -16,7 +16,13 @@ from typing import NoReturn
 
 import msgspec
 
-from personabench.errors import BackendDown, BackendError, Refused, TransientError, UsageError
+from personabench.errors import (
+    BackendDown,
+    BackendError,
+    Refused,
+    TransientError,
+    UsageError,
+)
 from personabench.models.backends import check_url, credentials
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
@@ -35,7 +41,7 @@ from personabench.models.backends.http import (
 )
 from personabench.models.backends.openai_batch import MAX_CALLS, Batches
 from personabench.models.backends.redaction import Secrets
-from personabench.models.backends.refusals import suggest_remedy
+from personabench.models.backends.refusals import add_remedy
 from personabench.models.backends.status import status_error
 from personabench.models.backends.windows import listed_window, read_models
 from personabench.models.rate_limit import Limiter
@@ -305,6 +311,5 @@ class OpenAI(Backend):
             f"check {self._key_variable}",
         )
         if isinstance(error, Refused):
-            remedy = suggest_remedy(str(error), SAMPLING, self.options.role)
-            error = Refused(f"{error}{remedy}", status, error.text)
+            error = add_remedy(error, SAMPLING, self.options.role)
         raise error

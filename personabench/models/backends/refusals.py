@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from personabench.errors import Filtered, Refused
 from personabench.models.backends.dialect import LIMIT_FIELDS, SCHEMAS, Dialect
 from personabench.models.backends.reasoning import Form
 from personabench.models.backends.status import without_echo
+from personabench.models.backends.windows import refused_window
 
 NO_FORM = "none"
 """The form of `--reasoning` if the server takes none."""
@@ -74,6 +76,18 @@ _UNSUPPORTED = re.compile(
 )
 
 
+_LIMIT = r"max(?:imum)?_?(?:completion_|output_|new_)?tokens\b"
+# "A >= 64", "at most 4096 tokens", "[1, 8192]", "24608 > 8192, the maximum".
+_LEAST = re.compile(
+    r"(?:>=|at least|minimum (?:value )?(?:of|is)|greater than or equal to)\W{0,3}(\d+)", re.I
+)
+_MOST = re.compile(
+    r"(?:<=|at most|maximum (?:value )?(?:of|is|for \W?\w+\W? is)|(?:less|lower) than or equal to"
+    r"|\[\d+, ?|\d > )\W{0,3}(\d+)",
+    re.I,
+)
+
+
 class Lesson(NamedTuple):
     """What to do after a refusal.
 
@@ -83,12 +97,14 @@ class Lesson(NamedTuple):
             takes, if it names one.
         extra: fields of `--extra` that are refused.
         thinking: the only value of `enable_thinking` that the server takes, if it names one.
+        least_tokens: the lowest token limit that it takes, if it names one.
     """
 
     dialect: Dialect
     refused: Mapping[str, float | None] = {}
     extra: Sequence[str] = ()
     thinking: bool | None = None
+    least_tokens: int | None = None
 
 
 def read_refusal(
@@ -132,8 +148,10 @@ def _read_list(
         # The words about a field follow its name.
         fault = message[start:end]
         fields = [name for name in _pointed_fields(fault) if name in body and name != "messages"]
-        lesson = fields and _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
-        if lesson:
+        if not fields:
+            continue
+        lesson = _read_fault(fault, fields[:1], body, total.dialect, forms, extra)
+        if lesson is not None:
             count += 1
             total = Lesson(
                 lesson.dialect,
@@ -155,6 +173,13 @@ def _read_fault(
     renamed = _rename_limit(message, pointed, body, dialect)
     if renamed is not None:
         return Lesson(renamed)
+
+    bounds = _read_bounds(message, body)
+    if bounds is not None:
+        least, most = bounds
+        return Lesson(
+            _replace(dialect, most_tokens=most or dialect.most_tokens), least_tokens=least
+        )
 
     if not dialect.streams and _STREAMS.search(message):
         return Lesson(_replace(dialect, streams=True))
@@ -222,6 +247,25 @@ def _rename_limit(
         if _names(old, message, pointed) and is_unknown:
             return _replace(dialect, limit_field=new)
     return None
+
+
+def _read_bounds(message: str, body: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
+    """Return the bounds of the token limit that a message states and a request is out of."""
+    tokens = next((body[name] for name in LIMIT_FIELDS if name in body), None)
+    if tokens is None or not _is_about_limit(message):
+        return None
+    least = _LEAST.search(message)
+    if least is not None and int(least[1]) > tokens:
+        return int(least[1]), None
+    most = _MOST.search(message)
+    if most is not None and 0 < int(most[1]) < tokens:
+        return None, int(most[1])
+    return None
+
+
+def _is_about_limit(message: str) -> bool:
+    # A window that is too small for prompt and reply is another matter.
+    return re.search(_LIMIT, message, re.I) is not None and refused_window(message) is None
 
 
 def _next_form(
@@ -311,6 +355,17 @@ def _adapt_turns(message: str, dialect: Dialect) -> Dialect | None:
     return _replace(dialect, system="user")
 
 
+def add_remedy(error: Refused, fields: Sequence[str], role: str) -> Refused:
+    """Return a refusal whose message says what to do about it; arguments as `suggest_remedy`."""
+    if not isinstance(error, Filtered):
+        remedy = suggest_remedy(str(error), fields, role)
+    elif role:
+        remedy = ""
+    else:
+        remedy = "; --refusals empty counts an empty answer in its place"
+    return type(error)(f"{error}{remedy}", error.status, error.text)
+
+
 def suggest_remedy(message: str, fields: Sequence[str], role: str) -> str:
     """Suggest what to do about a sampling field that a server refuses after the probe.
 
@@ -319,11 +374,15 @@ def suggest_remedy(message: str, fields: Sequence[str], role: str) -> str:
         fields: the sampling fields that may be left out.
         role: the role of the model in options, such as "judge"; "" for the model under test.
     """
-    if not _UNSUPPORTED.search(message):
-        return ""
+    prefix = f"--{role}-" if role else "--"
+    if _is_about_limit(message) and not role:
+        bound = _LEAST.search(message) or _MOST.search(message)
+        if bound is not None:
+            return f"; --max-tokens {bound[1]} is accepted, which makes a separate run"
 
     # Only suggested: the sampling is part of a run's identity, so it must not change by itself.
-    prefix = f"--{role}-" if role else "--"
+    if not _UNSUPPORTED.search(message):
+        return ""
     settable = ("temperature",) if role else ("temperature", "top_p")
     for name in fields:
         if re.search(rf"\b{name}\b", message):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal, NamedTuple
 
-from personabench.errors import BackendDown, Refused, Throttled, TransientError
+from personabench.errors import BackendDown, Filtered, Refused, Throttled, TransientError
 from personabench.models.backends.redaction import Secrets
 
 Action = Literal["throttle", "retry", "refuse", "stop"]
@@ -81,6 +81,13 @@ _NO_CREDIT = re.compile(
 _BAD_KEY = re.compile(
     r"(invalid|incorrect|no) api[_ ]key|api[_ ]key (is )?(not valid|invalid)", re.I
 )
+# A flag on an account, in contrast, concerns every call.
+_FILTER = re.compile(
+    r"moderat|(?<!account )(?<!account was )(?<!account has been )flagged"
+    r"|content.?(?:filter|management|policy)|\bsafety\b|harmful|guardrail|block_?reason"
+    r"|data_?inspection|inappropriate content|prohibited.content|responsible.?ai",
+    re.I,
+)
 _SERVER_ERRORS = range(500, 600)
 _WORDS = (
     _Words(
@@ -115,13 +122,13 @@ _WORDS = (
     ),
     _Words(
         (403,),
-        # A flag on an account, in contrast, concerns every call.
-        re.compile(
-            r"moderat|(?<!account )(?<!account was )(?<!account has been )flagged"
-            r"|content.(filter|management|policy)|safety|harmful|guardrail",
-            re.I,
-        ),
+        _FILTER,
         Rule("refuse"),
+    ),
+    _Words(
+        (400, 403),
+        re.compile(r"(?:country|region|territory|location)\b.{0,40}not supported", re.I),
+        Rule("stop", "the API is not offered where this machine is"),
     ),
     # Servers report these as failures of their own, but a repetition fails alike.
     _Words(
@@ -220,7 +227,9 @@ def status_error(
         case "stop":
             return BackendDown(message)
         case "refuse":
-            return Refused(message, status, secrets.strike(text))
+            is_filtered = status in (400, 403, 422, 451) and _FILTER.search(without_echo(text))
+            kind = Filtered if is_filtered else Refused
+            return kind(message, status, secrets.strike(text))
         case "throttle":
             return Throttled(message, wait, str(status))
     return TransientError(message, wait, error_kind(status))
@@ -286,8 +295,11 @@ def inner_status(error: Any) -> int | None:
         if status is not None:
             return status
 
-    # MiniMax puts its errors beside an empty list of choices.
+    # MiniMax puts its errors beside an empty list of choices, Cloudflare in a list.
     base = error.get("base_resp")
+    errors = error.get("errors")
+    if isinstance(errors, list) and errors:
+        base = errors[0]
     words = base if isinstance(base, dict) else error
     for field in ("message", "detail", "msg", "status_msg"):
         text = words.get(field)

@@ -50,7 +50,7 @@ from personabench.models.backends.model_identity import (
     served_identity,
 )
 from personabench.models.backends.redaction import Secrets
-from personabench.models.backends.refusals import suggest_remedy
+from personabench.models.backends.refusals import add_remedy
 from personabench.models.backends.replicas import Replica, Replicas
 from personabench.models.backends.status import describe_redirect, status_error
 from personabench.models.backends.vllm_server import (
@@ -467,9 +467,7 @@ class VLLM(Backend):
             assert self._replicas is not None
             self._replicas.take_out(replica, f"answered {status}")
         if isinstance(error, Refused):
-            fields = (*SAMPLING, *_NEUTRAL_SAMPLING)
-            remedy = suggest_remedy(str(error), fields, self.options.role)
-            error = Refused(f"{error}{remedy}", status, error.text)
+            error = add_remedy(error, (*SAMPLING, *_NEUTRAL_SAMPLING), self.options.role)
         raise error
 
     async def _is_healthy(self, replica: Replica) -> bool:

@@ -19,9 +19,11 @@ _FIELDS = (
     "max_context_tokens",
     "max_input_tokens",
     "max_sequence_length",
+    "max_seq_len",
+    "context_len",
     "n_ctx",
 )
-_NESTED = ("meta", "top_provider", "model_info", "limits", "capabilities")
+_NESTED = ("meta", "metadata", "top_provider", "model_info", "limits", "capabilities")
 # The window that a model was trained for, if the server states no other.
 _TRAINED = "n_ctx_train"
 _MOST = 1 << 31
@@ -30,9 +32,14 @@ _MOST = 1 << 31
 # Gemini, Mistral and Together.
 _COUNT = r"(\d[\d,]*)"
 _STATED = re.compile(
-    rf"maximum (?:context|model|sequence) length (?:is|of|for this model is) {_COUNT}"
+    rf"maximum (?:context|model|sequence|prompt) length(?: is| of| for this model is|:) {_COUNT}"
+    rf"|{_COUNT} maximum context length"
     rf"|\"n_ctx\":\s*{_COUNT}"
-    rf"|context (?:size|window|length) (?:of |is |\(|limit of ){_COUNT}"
+    rf"|context (?:size|window|length) (?:of (?:only )?|is |\(|limit of ){_COUNT}"
+    # TGI, DashScope, Moonshot.
+    rf"|max_new_tokens\W{{1,3}}must be <= {_COUNT}"
+    rf"|input length should be \[\d+, {_COUNT}"
+    rf"|model token limit: {_COUNT}"
     rf"|max_model_len\D{{1,20}}{_COUNT}"
     rf"|tokens? > {_COUNT} maximum"
     rf"|(?:maximum|max) (?:number of )?(?:input |prompt )?tokens (?:allowed |permitted )?"
@@ -66,6 +73,10 @@ def listed_window(entry: Mapping[str, Any]) -> int | None:
         part = entry.get(name)
         if isinstance(part, Mapping):
             parts.append(part)
+    # Of Hugging Face's router, which may choose any of them.
+    providers = entry.get("providers")
+    if isinstance(providers, list):
+        parts += [provider for provider in providers if isinstance(provider, Mapping)]
 
     windows = [_read_count(part.get(name)) for part in parts for name in _FIELDS]
     stated = [window for window in windows if window is not None]

@@ -354,6 +354,34 @@ def test_entries_of_a_list_have_values_of_their_own() -> None:
     assert lesson is not None and lesson.refused == {"temperature": 1.0, "top_p": 0.95}
 
 
+@pytest.mark.parametrize(
+    ("message", "least", "most"),
+    [
+        ("Invalid 'max_tokens': below minimum. Expected a value >= 64, but got 16", 64, None),
+        ("max_tokens must be at least 32", 32, None),
+        ("max_tokens is too large: 24592. This model supports at most 4096", None, 4096),
+        ("max_tokens: 24592 > 8192, which is the maximum allowed number", None, 8192),
+        ("Range of max_tokens should be [1, 8192]", None, 8192),
+        ("`max_tokens` must be less than or equal to `8192`", None, 8192),
+    ],
+)
+def test_bounds_of_the_token_limit(message: str, least: int | None, most: int | None) -> None:
+    body = {"messages": [], "max_tokens": 24592 if most else 16}
+    lesson = read_refusal(message, body, PLAIN)
+    assert lesson == Lesson(Dialect(most_tokens=most), least_tokens=least)
+    bound = least or most
+    assert f"--max-tokens {bound} is accepted" in suggest_remedy(message, ("top_p",), "")
+
+
+def test_a_window_is_no_bound_of_the_token_limit() -> None:
+    message = (
+        "'max_tokens' is too large: 5000. This model's maximum context length is 4096 tokens and "
+        "your request has 100 input tokens (5000 > 4096 - 100)"
+    )
+    assert read_refusal(message, {"max_tokens": 5000}, PLAIN) is None
+    assert not suggest_remedy(message, ("top_p",), "")
+
+
 def test_a_switch_of_reasoning_is_no_sampling_field() -> None:
     url = "https://dashscope.aliyuncs.com/compatible-mode/v1"
     message = "The value of the enable_thinking parameter is restricted to True."

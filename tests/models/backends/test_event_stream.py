@@ -59,6 +59,8 @@ def test_parts_and_text_completions_are_put_together() -> None:
 
 def test_a_stream_without_an_end_is_interrupted() -> None:
     assert read(delta(content="Dry")).finish == "interrupted"
+    error = {"error": {"message": "upstream"}}
+    assert read(delta(content="Dry"), error, "[DONE]").finish == "interrupted"
     assert read(delta(content="Dry"), "[DONE]").finish == "unsaid"
 
 

@@ -431,6 +431,66 @@ async def test_the_allowance_takes_half_of_a_small_window_at_most(
     assert {body["max_tokens"] for body in server.bodies[1:]} == {532}
 
 
+async def test_the_allowance_takes_half_of_the_longest_reply_at_most(
+    server: Server, tmp_path: Path
+) -> None:
+    def at_most(body: Body) -> str | None:
+        return "max_tokens: supports at most 4096" if body["max_tokens"] > 4096 else None
+
+    server.models = {"data": [{"id": "tiny"}]}
+    server.always = refusing(at_most)
+    (outcome,) = await runner.run(options(server, tmp_path, 2, reasoning="high"))
+    assert {body["max_tokens"] for body in server.bodies[2:]} == {32 + 2048}
+    assert "at most 4096 tokens" in outcome.summary.provenance["dialect"]
+
+
+async def test_a_probe_may_be_shorter_than_the_shortest_reply(
+    server: Server, tmp_path: Path
+) -> None:
+    def at_least(body: Body) -> str | None:
+        return "max_tokens must be at least 32" if body["max_tokens"] < 32 else None
+
+    server.always = refusing(at_least)
+    (outcome,) = await runner.run(options(server, tmp_path, 2))
+    assert outcome.summary.status == "complete" and "dialect" not in outcome.summary.provenance
+
+
+@pytest.mark.parametrize("backend", ["openai", "vllm"])
+@pytest.mark.parametrize("method", ["none", "summary"])
+async def test_refusals_as_empty_answers_are_settled(
+    server: Server, tmp_path: Path, backend: str, method: str
+) -> None:
+    refusals = [
+        said(400, "triggered the content management policy"),
+        web.json_response({"promptFeedback": {"blockReason": "SAFETY"}}),
+        completion("Half of", finish="SAFETY"),
+        completion(None, message={"content": None, "refusal": "I can't."}),
+    ]
+    server.probes_too = False
+    server.replies = list(refusals)
+    command = replace(
+        options(server, tmp_path, 8), backend=backend, methods=[method], concurrency=1
+    )
+    command = replace(command, sampling=Sampling(refusals="empty"))
+    (outcome,) = await runner.run(command)
+    assert outcome.summary.status == "complete" and outcome.summary.counters["refused"] >= 4
+    assert not outcome.summary.counters["request_errors"]
+    lines = (outcome.folder / "predictions.jsonl").read_text().splitlines()
+    outputs = [json.loads(line)["output"] for line in lines]
+    assert outputs.count("") == 4 or method == "summary"
+    assert not {"Half of", "I can't."} & set(outputs)
+
+
+async def test_a_refused_prompt_fails_its_sample_and_names_the_option(
+    server: Server, tmp_path: Path
+) -> None:
+    server.probes_too = False
+    server.replies = [said(400, "triggered the content management policy")]
+    (outcome,) = await runner.run(options(server, tmp_path, 4))
+    assert outcome.summary.counters["request_errors"] == 1
+    assert "--refusals empty" in (outcome.folder / "predictions.jsonl").read_text()
+
+
 async def test_a_level_that_no_field_can_say(server: Server, tmp_path: Path) -> None:
     server.always = refusing(
         no_field("reasoning_effort"), no_field("chat_template_kwargs"), no_field("top_p")

@@ -18,6 +18,7 @@ from fake_api import SECRET, Server, completion, options, request, serving
 from personabench.errors import (
     BackendDown,
     BackendError,
+    Filtered,
     Refused,
     RunError,
     Throttled,
@@ -65,6 +66,9 @@ def error_of(status: int, body: Any, **headers: str) -> Exception:
 
 
 STATUSES = [
+    (400, "Input data may contain inappropriate content.", Filtered, "inappropriate"),
+    (400, "Unsupported parameter: 'safety_identifier'", Refused, "safety_identifier"),
+    (400, {"input": "content filter", "message": "odd"}, Refused, "odd"),
     (400, "no such field", Refused, "answered 400"),
     (400, "Your credit balance is too low to access the API", BackendDown, "no credit left"),
     (400, "API key not valid. Please pass a valid API key.", BackendDown, "set KEY"),
@@ -75,9 +79,10 @@ STATUSES = [
     (402, "Insufficient Balance", BackendDown, "no credit left"),
     (402, "", BackendDown, "no credit left"),
     (403, "not yours", BackendDown, "set KEY"),
-    (403, "requires moderation: your input was flagged", Refused, "flagged"),
+    (403, "requires moderation: your input was flagged", Filtered, "flagged"),
     (403, "Your account was flagged for suspicious activity", BackendDown, "set KEY"),
-    (403, "Blocked by content_policy", Refused, "content_policy"),
+    (403, "Blocked by content_policy", Filtered, "content_policy"),
+    (403, "Country, region, or territory not supported", BackendDown, "not offered where"),
     (404, "no model", BackendDown, "--base-url and --model"),
     (405, "Method Not Allowed", BackendDown, "--base-url and --model"),
     (407, "", BackendDown, "HTTPS_PROXY"),
@@ -152,6 +157,7 @@ INNER = [
     ({"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, 402),
     ({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None}, 429),
     ({"base_resp": None}, None),
+    ({"errors": [{"code": 3040, "message": "Capacity temporarily exceeded"}]}, 503),
     ("odd", None),
     (None, None),
     (["429"], None),
@@ -388,6 +394,7 @@ async def test_odd_side_values_do_not_cost_the_answer(
     [
         {"reasoning": "I weigh."},
         {"thinking": "I weigh."},
+        {"reasoning": None, "reasoning_details": [{"type": "reasoning.text", "text": "I weigh."}]},
         {"thinking_blocks": [{"type": "thinking", "thinking": "I weigh.", "signature": "x"}]},
     ],
 )

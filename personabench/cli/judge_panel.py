@@ -1,0 +1,205 @@
+"""`personabench judge-panel`: several judges of the same stored answers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personabench.cli.console import echo, emit, screen
+from personabench.cli.model_options import RoleArguments
+from personabench.cli.options import (
+    RESULTS,
+    CachePolicy,
+    Concurrency,
+    Json,
+    MovedData,
+    OwnTask,
+    Results,
+    Timeout,
+)
+from personabench.cli.options import Cache as CacheOption
+from personabench.cli.parsing import split_names
+from personabench.errors import UsageError
+
+if TYPE_CHECKING:
+    from personabench.metrics.judges.panel import Column, Panel
+    from personabench.models.backends.base import BackendOptions
+
+
+def judge_panel(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="Runs of one judged task: folders, first characters of run ids, or 'last'.",
+            metavar="RUN",
+        ),
+    ],
+    judges: Annotated[
+        str,
+        typer.Option(
+            "--judges",
+            metavar="JUDGE,..",
+            help="Judges, as BACKEND or BACKEND:MODEL, such as local,openai:gpt-4o-mini.",
+        ),
+    ],
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            "--prompts",
+            metavar="PROMPT,..",
+            help="Wordings of the task's judge, such as strict,generous (default: the run's).",
+            show_default=False,
+        ),
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--judge-base-url", metavar="URL", help="Server of judges that are served."),
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--judge-header", metavar="HEADER", help="HTTP header. Repeatable."),
+    ] = None,
+    vague: Annotated[
+        bool,
+        typer.Option("--vague", help="Judge answers as well that are vague on purpose."),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", "-n", min=1, metavar="N", help="Answers of each run (default: all)."
+        ),
+    ] = None,
+    task: OwnTask = None,
+    data: MovedData = None,
+    concurrency: Concurrency = None,
+    timeout: Timeout = None,
+    results: Results = RESULTS,
+    cache: CacheOption = CachePolicy.use,
+    json: Json = False,
+) -> None:
+    """Compare judges on the same stored answers.
+
+    The model under test is not called. Prints each run's score and rank under every judge, how
+    often judges disagree, and with --vague the share of vague answers that each accepts. Judgements
+    are kept: repeat the command to add missing ones.
+    """
+    import msgspec
+
+    from personabench.results.index import find_run
+    from personabench.results.locate import load_tasks, search_data_in
+    from personabench.run.interrupts import run_command
+    from personabench.run.judge_panel import PanelOptions
+    from personabench.run.judge_panel import judge_panel as judge_by_panel
+
+    folders = [find_run(run, results) for run in runs]
+    search_data_in(data or [])
+    load_tasks(task, [folder.spec() for folder in folders], results)
+    options = PanelOptions(
+        judges=[_read_judge(name, base_url, header, timeout) for name in split_names(judges)],
+        prompts=split_names(prompts or ""),
+        results=results,
+        cache=cache.value,
+        concurrency=concurrency,
+        limit=limit,
+        vague=vague,
+    )
+    if not options.judges:
+        raise UsageError("--judges names no judge; write BACKEND or BACKEND:MODEL")
+
+    panel = run_command(
+        judge_by_panel(folders, options), farewell="interrupted; judgements are kept"
+    )
+    if json:
+        emit(msgspec.to_builtins(panel))
+    else:
+        _print(panel)
+    failed = sum(verdict.failed for verdict in panel.verdicts)
+    if failed:
+        echo(
+            f"error: {failed} answers could not be judged; repeat the command to try them again",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _read_judge(
+    text: str, base_url: str | None, header: Sequence[str] | None, timeout: float | None
+) -> tuple[str, BackendOptions]:
+    """Read a judge such as "openai:gpt-4o-mini"."""
+    from personabench.models.backends import credentials
+    from personabench.models.backends.base import BackendOptions
+
+    backend, _, model = text.partition(":")
+    is_served = backend not in ("local", "scripted")
+    arguments = RoleArguments(
+        backend=backend,
+        model=model or None,
+        base_url=base_url if is_served else None,
+        header=list(header or ()) if is_served else None,
+    )
+    options = arguments.read_for_role("judge", timeout or BackendOptions.timeout)
+    _, roles = credentials.assign_secrets("", BackendOptions(), {"judge": (backend, options)})
+    return roles["judge"]
+
+
+def _print(panel: Panel) -> None:
+    """Print scores and ranks as a table, then agreement, vague answers and cost."""
+    from rich.table import Table
+
+    console = screen()
+    columns = list(dict.fromkeys(verdict.column for verdict in panel.verdicts))
+    ranks = panel.ranks()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run")
+    for column in columns:
+        table.add_column(column.label, justify="right")
+    by_run = {(verdict.run, verdict.column): verdict for verdict in panel.verdicts}
+    unstable = set(panel.unstable_runs())
+    for run in dict.fromkeys(verdict.run for verdict in panel.verdicts):
+        cells = []
+        for column in columns:
+            verdict = by_run[run, column]
+            rank = ranks.get((run, column))
+            cells.append("–" if verdict.score is None else f"{verdict.score:.4f}  #{rank}")
+        table.add_row(f"{run} *" if run in unstable else run, *cells)
+    direction = "higher" if panel.higher_is_better else "lower"
+    console.print(f"{panel.metric} ({direction} is better), with ranks", markup=False)
+    console.print(table)
+    for line in _describe(panel):
+        console.print(f" {line}", markup=False)
+
+
+def _describe(panel: Panel) -> list[str]:
+    lines = []
+    if panel.unstable_runs():
+        lines.append("* The rank depends on the judge.")
+    for agreement in panel.agreements:
+        kappa = "–" if agreement.kappa is None else f"{agreement.kappa:.2f}"
+        lines.append(
+            f"{agreement.first.label} and {agreement.second.label}: "
+            f"{agreement.flips} of {agreement.n} verdicts differ, kappa {kappa}"
+        )
+    for vague in panel.vague:
+        share = f", {vague.passed / vague.n:.0%}" if vague.n else ""
+        lines.append(
+            f"{vague.column.label} accepts {vague.passed} of {vague.n} vague answers{share}"
+        )
+    if panel.vague_shared:
+        lines.append(f"{panel.vague_shared} vague answers hold their gold and are left out")
+    for verdict in panel.verdicts:
+        if verdict.unjudged:
+            lines.append(
+                f"{verdict.run}: {verdict.unjudged} unjudged answers ({verdict.column.label})"
+            )
+    lines += [
+        _describe_cost(cost.column, cost.calls, cost.input_tokens, cost.output_tokens)
+        for cost in panel.costs
+    ]
+    return lines
+
+
+def _describe_cost(column: Column, calls: int, tokens_in: int, tokens_out: int) -> str:
+    return f"{column.label}: {calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"

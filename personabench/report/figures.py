@@ -1,0 +1,316 @@
+"""Figures for papers, drawn by matplotlib: one board, one kind, the protocol inside the picture.
+
+Colour is the method, a hollow mark a control, grey a row without an interval: it has too few users
+to say how far its number can be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personabench.errors import UsageError
+from personabench.leaderboard import Board
+from personabench.leaderboard.curves import curves, families, format_x
+from personabench.leaderboard.paper_table import PaperOptions, make_table
+from personabench.leaderboard.row import Row
+from personabench.report.tables import ReportRow, user_gains
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito, told apart with every kind of colour vision; the baseline is black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#3B8FC4", "#7A4FBF")
+_GREY = "#777777"
+_WIDTH = 6.0
+_ROW_HEIGHT = 0.28
+_LABEL_CHARACTERS = 34
+_NOTE_CHARACTERS = 110
+# Of labels above and below their dots, so that those of neighbours stay apart.
+_LABEL_OFFSETS = (4, -9, 12, -17)
+
+
+def draw(kind: str, board: Board, path: Path) -> None:
+    """Draw a figure of a board into a file, whose ending is the format (pdf, svg or png).
+
+    Raises:
+        UsageError: matplotlib is not installed, the board has nothing of this kind, or the file
+            cannot be written.
+    """
+    if path.suffix not in (".pdf", ".svg", ".png"):
+        raise UsageError(f"--output {path}: name a .pdf, .svg or .png file")
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UsageError(
+            "plot needs matplotlib: pip install 'personabench-harness[plot]'"
+        ) from error
+
+    figure = _Drawing(board)
+    height = figure.height(kind)
+    note = "\n".join(textwrap.wrap(protocol(board), _NOTE_CHARACTERS))
+    # Texts stay texts in SVG and PDF, and equal runs give equal files.
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "pdf.fonttype": 42,
+        "svg.hashsalt": "personabench",
+    }
+    with matplotlib.rc_context({"font.size": 8, **settings}):
+        canvas = Figure(figsize=(_WIDTH, height), layout="constrained")
+        axes = canvas.subplots()
+        KINDS[kind](figure, axes)
+        axes.set_title(board.title, loc="left", fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        canvas.supxlabel(note, x=0.01, ha="left", fontsize=5.5, color=_GREY)
+        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
+        if path.suffix == ".svg":
+            metadata = {"Date": None}
+        try:
+            canvas.savefig(path, dpi=200, metadata=metadata)
+        except OSError as error:
+            raise UsageError(f"--output {path} cannot be written: {error.strerror}") from error
+
+
+def protocol(board: Board) -> str:
+    """The line inside of a picture: samples, users, model, intervals, seed, version and commit."""
+    sentences = make_table([board], PaperOptions()).footnote
+    # Signs of a table that a picture does not have.
+    kept = [text for text in sentences if not text.startswith(("±", "Bold"))]
+    return " ".join(["Lines: 95 % intervals over users (bootstrap).", *kept])
+
+
+class _Drawing:
+    """Draws the rows of one board."""
+
+    def __init__(self, board: Board) -> None:
+        self.board = board
+        self.rows = [row for row in board.rows if row.scores.get(board.primary) is not None]
+        if not self.rows:
+            raise UsageError(f"{board.title} has no scores to draw")
+        methods = [row.method for row in self.rows if row.method != board.baseline]
+        self._colours = {
+            method: COLOURS[number % len(COLOURS)]
+            for number, method in enumerate(sorted(set(methods)))
+        }
+        self.models = list(dict.fromkeys(row.model for row in self.rows))
+        arrow = "↑" if board.higher_is_better else "↓"
+        self.metric = f"{board.primary} {arrow}"
+
+    def height(self, kind: str) -> float:
+        if kind in ("gains", "intervals", "users", "own-vs-shuffled"):
+            lines = sum(self.label(row).count("\n") + 1 for row in self.rows)
+            return 1.4 + _ROW_HEIGHT * max(3, lines)
+        return 4.0
+
+    def label(self, row: Row) -> str:
+        text = f"{row.label} · {row.model}" if len(self.models) > 1 else row.label
+        return "\n".join(textwrap.wrap(text, _LABEL_CHARACTERS, break_on_hyphens=False))
+
+    def style(self, row: Row, *, has_interval: bool = True) -> dict[str, Any]:
+        colour = self._colours.get(row.method, "black") if has_interval else _GREY
+        is_control = row.history != "own" or not has_interval
+        return {
+            "color": colour,
+            "markerfacecolor": "white" if is_control else colour,
+            "markeredgecolor": colour,
+        }
+
+    def dots(
+        self, axes: Axes, values: Mapping[int, tuple[float, float | None, float | None]]
+    ) -> None:
+        """Draw a dot and its interval for each row, best row on top."""
+        for place, (number, (value, low, high)) in enumerate(values.items()):
+            row = self.rows[number]
+            has_interval = low is not None and high is not None
+            style = self.style(row, has_interval=has_interval)
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=style["color"], linewidth=1.5)
+            axes.plot([value], [place], marker="o", markersize=5, linestyle="", **style)
+        axes.set_yticks(range(len(values)), [self.label(self.rows[number]) for number in values])
+        axes.invert_yaxis()
+        axes.grid(axis="x", linewidth=0.3)
+
+    def intervals(self, axes: Axes) -> None:
+        values = {}
+        for number, row in enumerate(self.rows):
+            estimate = row.estimate
+            score = float(row.scores[self.board.primary] or 0.0)
+            low, high = (estimate.low, estimate.high) if estimate else (None, None)
+            values[number] = score, low, high
+        self.dots(axes, values)
+        axes.set_xlabel(self.metric)
+
+    def gains(self, axes: Axes) -> None:
+        values = {}
+        for number, row in enumerate(self.rows):
+            gain = row.gain.gain if row.gain else None
+            if gain is not None and gain.value is not None:
+                values[number] = gain.value, gain.low, gain.high
+        if not values:
+            raise UsageError(
+                f"no row has a gain over '{self.board.baseline}'; run it, or name "
+                "another with --baseline"
+            )
+        self.dots(axes, values)
+        axes.axvline(0.0, color="black", linewidth=0.8)
+        axes.set_xlabel(
+            f"gain in {self.board.primary} over {self.board.baseline}, to the right is better"
+        )
+
+    def frontier(self, axes: Axes) -> None:
+        points = [
+            (row.costs.query_tokens, row.frontier_score, row)
+            for row in self.rows
+            if row.history == "own"
+        ]
+        known = [(x, y, row) for x, y, row in points if x and y is not None]
+        if not known:
+            raise UsageError("no row has both a score and tokens per query")
+        for number, (x, y, row) in enumerate(sorted(known, key=lambda point: point[:2])):
+            has_interval = row.estimate is not None and row.estimate.low is not None
+            style = self.style(row, has_interval=has_interval)
+            axes.plot([x], [y], marker="o", linestyle="", **style)
+            axes.annotate(
+                self.label(row),
+                (x, y),
+                xytext=(4, _LABEL_OFFSETS[number % len(_LABEL_OFFSETS)]),
+                textcoords="offset points",
+                fontsize=7,
+            )
+        best = sorted((x, y) for x, y, row in known if row.frontier)
+        axes.step(
+            [x for x, _ in best],
+            [y for _, y in best],
+            where="post",
+            color=_GREY,
+            linewidth=0.8,
+            linestyle="--",
+            zorder=0,
+        )
+        axes.set_xscale("log")
+        axes.margins(x=0.25, y=0.15)
+        axes.set_xlabel("tokens per query, profiles included")
+        axes.set_ylabel(self.metric)
+
+    def curve(self, axes: Axes) -> None:
+        drawn = families(curves([self.board]))
+        if not drawn:
+            raise UsageError("no two runs differ in the history's size or one parameter alone")
+        axis = drawn[0][0].over
+        places = {point.x for points in drawn for point in points if point.over == axis}
+        order = sorted(places, key=lambda x: math.inf if x is None else x)
+        for number, points in enumerate(points for points in drawn if points[0].over == axis):
+            colour = COLOURS[number % len(COLOURS)]
+            joined = [point for point in points if point.joined and point.value is not None]
+            xs = [order.index(point.x) for point in joined]
+            axes.plot(
+                xs,
+                [float(point.value or 0.0) for point in joined],
+                color=colour,
+                label=f"{points[0].name} (n = {max(point.n for point in points)})",
+            )
+            for point in points:
+                place = order.index(point.x)
+                if point.low is not None:
+                    axes.plot([place, place], [point.low, float(point.high or 0.0)], color=colour)
+                axes.plot(
+                    [place],
+                    [float(point.value or 0.0)],
+                    marker="o",
+                    color=colour,
+                    markerfacecolor=colour if point.joined else "white",
+                )
+        axes.set_xticks(range(len(order)), [format_x(x) for x in order])
+        axes.set_xlabel(f"{axis}; hollow: on other samples")
+        axes.set_ylabel(self.metric)
+        axes.legend(frameon=False)
+
+    def users(self, axes: Axes) -> None:
+        members = [ReportRow(row, entry.runs) for row, entry in self._with_entries()]
+        bases = [member for member in members if member.row.method == self.board.baseline]
+        gained = []
+        for member in members:
+            base = next((base for base in bases if base.row.setting == member.row.setting), None)
+            gains = None if base is None or base is member else user_gains(member, base)
+            if gains:
+                gained.append((member.row, gains))
+        if not gained:
+            raise UsageError(f"no row has gains of users over '{self.board.baseline}'")
+        for place, (row, gains) in enumerate(gained):
+            style = self.style(row)
+            axes.plot(
+                gains,
+                [place] * len(gains),
+                marker="|",
+                markersize=9,
+                linestyle="",
+                color=style["color"],
+                alpha=0.7,
+            )
+            share = sum(gain < 0 for gain in gains) / len(gains)
+            axes.annotate(
+                f"{share:.0%} worse",
+                (1.0, place),
+                xycoords=("axes fraction", "data"),
+                ha="right",
+                va="bottom",
+                fontsize=6,
+                color=_GREY,
+            )
+        axes.axvline(0.0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(gained)), [self.label(row) for row, _ in gained])
+        axes.invert_yaxis()
+        axes.set_xlabel(f"gain of each user in {self.board.primary} over {self.board.baseline}")
+
+    def _with_entries(self) -> list[tuple[Row, Any]]:
+        pairs = zip(self.board.rows, self.board.entries, strict=True)
+        return [(row, entry) for row, entry in pairs if row in self.rows]
+
+    def own_and_shuffled(self, axes: Axes) -> None:
+        def key(row: Row) -> tuple[str, str, str]:
+            return row.method, str(sorted(row.params.items())), row.model
+
+        own = {key(row): row for row in self.rows if row.history == "own"}
+        shuffled = {key(row): row for row in self.rows if row.history == "shuffled"}
+        pairs = [(own[name], shuffled[name]) for name in own if name in shuffled]
+        if not pairs:
+            raise UsageError(
+                "no method was run with its own and with shuffled histories; add "
+                "runs with --history shuffled"
+            )
+        for place, rows in enumerate(pairs):
+            scores = [float(row.scores[self.board.primary] or 0.0) for row in rows]
+            axes.plot(scores, [place, place], color=self.style(rows[0])["color"], linewidth=1.0)
+            for row, score in zip(rows, scores, strict=True):
+                axes.plot([score], [place], marker="o", linestyle="", **self.style(row))
+        axes.set_yticks(range(len(pairs)), [self.label(row) for row, _ in pairs])
+        axes.invert_yaxis()
+        axes.margins(y=0.3)
+        axes.grid(axis="x", linewidth=0.3)
+        axes.set_xlabel(f"{self.metric}: ● own history, ○ another user's")
+
+
+KINDS: Mapping[str, Callable[[_Drawing, Any], None]] = {
+    "gains": _Drawing.gains,
+    "intervals": _Drawing.intervals,
+    "frontier": _Drawing.frontier,
+    "curve": _Drawing.curve,
+    "users": _Drawing.users,
+    "own-vs-shuffled": _Drawing.own_and_shuffled,
+}
+
+
+def choose_board(boards: Sequence[Board]) -> Board:
+    """The only board, since a figure shows one.
+
+    Raises:
+        UsageError: there are several.
+    """
+    if len(boards) > 1:
+        titles = ", ".join(board.title for board in boards)
+        raise UsageError(f"a figure shows one task; choose one with --task: {titles}")
+    return boards[0]

@@ -1,0 +1,95 @@
+"""Signs that a run measured something else than the method, found before any statistics.
+
+A server that gives everybody one answer, answers that repeat their question, and empty or truncated
+answers all have scores, intervals and tests like any others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+from personabench.types import Sample, normalized
+
+# Fewer answers than this show nothing.
+_FEWEST = 5
+_FEWEST_LABELS = 10
+# Free text whose references differ is expected to differ itself.
+_FEW_DISTINCT = 0.2
+_MANY_DISTINCT = 0.5
+_MOST_ECHOES = 0.2
+_MOST_TRUNCATED = 0.5
+_MOST_EMPTY = 0.1
+# An answer that begins like its question, for so many words, repeats it.
+_ECHOED_WORDS = 8
+
+
+def hash_answer(output: str) -> str:
+    """Hash an answer without case, punctuation and white space, to find equal ones."""
+    return hashlib.sha256((normalized(output) or output).encode()).hexdigest()[:8]
+
+
+class AnswerWatch:
+    """Counts what is suspicious about the answers of a run, one after the other."""
+
+    def __init__(self) -> None:
+        self._answers: set[str] = set()
+        self._references: set[str] = set()
+        self._answered = 0
+        self._referenced = 0
+        self._echoes = 0
+
+    def add(self, sample: Sample, output: str) -> str:
+        """Add an answer; return its hash."""
+        answer = hash_answer(output)
+        self._answered += 1
+        self._answers.add(answer)
+        self._echoes += _is_echo(output, sample.input)
+        for reference in sample.references[:1]:
+            self._referenced += 1
+            self._references.add(hash_answer(reference))
+        return answer
+
+    @property
+    def distinct(self) -> int:
+        """The number of different answers."""
+        return len(self._answers)
+
+    def describe(self, *, truncated: float, empty: float, is_rule: bool) -> list[str]:
+        """Describe in clauses what is suspicious; empty if nothing is.
+
+        Args:
+            truncated, empty: numbers of such answers.
+            is_rule: the method is a rule without a model, which may repeat itself or the question.
+        """
+        if self._answered < _FEWEST:
+            return []
+        return list(self._list(truncated, empty, is_rule))
+
+    def _list(self, truncated: float, empty: float, is_rule: bool) -> Iterator[str]:
+        count = self._answered
+        if not is_rule:
+            yield from self._find_repetition()
+            if self._echoes > _MOST_ECHOES * count:
+                yield f"{self._echoes} of {count} answers begin by repeating their question"
+        if truncated > _MOST_TRUNCATED * count:
+            yield f"{truncated:g} replies were truncated, for {count} answers"
+        if empty > _MOST_EMPTY * count:
+            yield f"{empty:g} of {count} answers are empty"
+
+    def _find_repetition(self) -> Iterator[str]:
+        count, distinct = self._answered, self.distinct
+        if self._referenced and len(self._references) == 1:
+            return
+        is_varied = len(self._references) >= _MANY_DISTINCT * self._referenced
+        if distinct == 1 and (is_varied or count >= _FEWEST_LABELS):
+            yield f"one answer for all {count} samples"
+        elif is_varied and self._referenced and distinct <= _FEW_DISTINCT * count:
+            yield f"{distinct} different answers for {count} samples"
+
+
+def _is_echo(output: str, question: str) -> bool:
+    answer, question = normalized(output), normalized(question)
+    beginning = " ".join(question.split()[:_ECHOED_WORDS])
+    is_long = len(beginning.split()) == _ECHOED_WORDS
+    return is_long and answer.startswith(beginning)

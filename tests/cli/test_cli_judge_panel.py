@@ -1,0 +1,113 @@
+"""Several judges of the same stored answers, on a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from conftest import Command
+
+RUN = ("run", "-b", "scripted", "-t", "locomo", "-n", "12")
+
+
+class Judges:
+    """The model `kind` accepts everything, `hard` accepts under the generous wording alone."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        judges = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                models = [{"id": name, "object": "model"} for name in ("kind", "hard")]
+                self.reply({"object": "list", "data": models})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                judges.bodies.append(body)
+                system = body["messages"][0]["content"]
+                accepts = body["model"] == "kind" or "about the same thing" in system
+                text = f"So it is.\nVerdict: {'right' if accepts else 'wrong'}"
+                if "commits itself to nothing" in system:
+                    text = "It was about that time, as far as one can tell."
+                choice = {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": text},
+                    "finish_reason": "stop",
+                }
+                usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 9005}
+                self.reply({"choices": [choice], "usage": usage})
+
+            def reply(self, value: dict[str, Any]) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+
+@pytest.fixture
+def judges(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judges]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("JUDGE_API_KEY", "x")
+    server = Judges()
+    threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True).start()
+    yield server
+    server.http.shutdown()
+
+
+def test_judges_and_wordings_are_compared_and_kept(personabench: Command, judges: Judges) -> None:
+    folders = [row["folder"] for row in personabench(*RUN, "-m", "none,rag", "--json").json]
+    panel = (
+        *("judge-panel", *folders, "--judges", "openai:kind,openai:hard"),
+        *("--prompts", "strict,generous", "--judge-base-url", judges.url, "--vague"),
+    )
+    first = personabench(*panel, "--json")
+    assert first.code == 0, first.err
+    report = first.json
+    columns = {(v["column"]["judge"], v["column"]["prompt"]): v for v in report["verdicts"]}
+    assert {key: verdict["score"] for key, verdict in columns.items()} == {
+        ("kind", "strict"): 1.0,
+        ("kind", "generous"): 1.0,
+        ("hard", "strict"): 0.0,
+        ("hard", "generous"): 1.0,
+    }
+    flips = {
+        (a["first"]["prompt"], a["second"]["judge"], a["second"]["prompt"]): a["flips"]
+        for a in report["agreements"]
+        if a["first"]["judge"] == "kind"
+    }
+    judged = len(columns["kind", "strict"]["scores"])
+    # Adversarial questions are judged by a rule, on which both judges agree.
+    assert 0 < flips["strict", "hard", "strict"] < 2 * judged + 1
+    assert flips["strict", "hard", "generous"] == 0
+    vague = {(v["column"]["judge"], v["column"]["prompt"]): v for v in report["vague"]}
+    assert vague["kind", "strict"]["passed"] > 0 == vague["hard", "strict"]["passed"]
+
+    calls = len(judges.bodies)
+    text = personabench(*panel)
+    assert "#1" in text.out and "vague answers" in text.out and "verdicts differ" in text.out
+    assert len(judges.bodies) == calls, "judgements are kept, and the model is never called"
+
+
+def test_a_panel_refuses_what_it_cannot_judge(personabench: Command, judges: Judges) -> None:
+    (run,) = personabench(*RUN, "-m", "none", "--json").json
+    panel = ("judge-panel", "--judges", "openai:kind", "--judge-base-url", judges.url)
+    wrong = personabench(*panel, "last", "--prompts", "x")
+    assert wrong.code == 2 and "has the wordings strict, generous" in wrong.err
+    personabench("run", "-b", "scripted", "-t", "lamp4", "-n", "1", "-m", "none")
+    unjudged = personabench(*panel, "last")
+    assert unjudged.code == 2 and "not assessed by a judge" in unjudged.err
+    nobody = personabench("judge-panel", run["folder"], "--judges", ",")
+    assert nobody.code == 2 and "names no judge" in nobody.err
