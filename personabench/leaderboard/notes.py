@@ -161,14 +161,16 @@ def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
         if controls:
             control_family = f" and, for own against shuffled histories, over {controls}"
         return [
-            f"±: half of a 95 % interval over users. Δ {baseline}: gain on the same samples. "
+            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
+            f"Δ {baseline}: gain on the same samples. "
             f"p: sign-flip test over users, Holm-corrected over {family} pair(s){control_family}. "
             f"Superscripts: rows beaten at p ≤ {ALPHA}. {draws:,} draws, seed 0."
         ]
     if len(rows) > 1:
         return [
-            f"±: half of a 95 % interval over users. No single row '{baseline}' to measure gains "
-            "against: run it or name another with --baseline."
+            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
+            f"No single row '{baseline}' to measure gains against: run it or name another with "
+            "--baseline."
         ]
     return []
 
