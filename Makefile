@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
 	@echo "See what it saw:    $(BIN)/personabench show last 310"
-	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --history shuffled"
+	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --model packaged:q8_0 --history shuffled"
 	@echo "Every run so far:   $(BIN)/personabench leaderboard"
 
 test: $(VENV)/.installed-dev

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -135,6 +135,17 @@ class Request(msgspec.Struct, frozen=True):
     # Unset fields are left out of the JSON, so requests without an adapter keep the cache keys they
     # had before.
     adapter: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Try(NamedTuple):
+    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
+    many."""
+
+    number: int = 0
+    of: int = 1
+
+
+ONLY_TRY = Try()
 
 
 class Usage(msgspec.Struct, frozen=True):

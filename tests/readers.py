@@ -118,7 +118,7 @@ READERS: Mapping[str, Reader] = {
     "private_qa.split_words": private_qa.split_words,
     "scripts.split_words": scripts.split_words,
     "tokenizers.split_words": tokenizers.split_words,
-    "edits.edit_cost": lambda content: edits.edit_cost(content, content[1:]),
+    "edits.edit_cost": lambda content: edits.edit_cost(content[::2], content[1::2]),
     "types.moment": moment,
     # Words of servers, prompts and tables
     "usage.fewest_tokens": usage.fewest_tokens,

@@ -22,9 +22,9 @@ from personabench.api.wording import Wording, WordingView
 from personabench.errors import BackendError, Filtered, UsageError
 from personabench.models.call_order import Ordered, next_place
 from personabench.models.reply import as_it_came
-from personabench.models.roles import ONLY_TRY, Caller, Try
+from personabench.models.roles import Caller
 from personabench.retrieval.search import SEARCHES, search
-from personabench.types import Message, Phase, Record, Request, Response, Sample
+from personabench.types import ONLY_TRY, Message, Phase, Record, Request, Response, Sample, Try
 
 if TYPE_CHECKING:
     import numpy as np

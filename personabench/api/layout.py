@@ -7,8 +7,8 @@ another one for any method.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from personabench.types import Message, Record
 
@@ -41,6 +41,19 @@ def has_layout(params: object) -> bool:
     return isinstance(params, Layout) and any(
         getattr(params, field.name) != field.default for field in fields(Layout)
     )
+
+
+def list_options(params: Any) -> dict[str, Any]:
+    """List a task's options by name, without those of a layout that is the task's own.
+
+    A run in that layout is the same run whether or not its task has such options.
+    """
+    options = asdict(params)
+    if isinstance(params, Layout):
+        for field in fields(Layout):
+            if options[field.name] == field.default:
+                del options[field.name]
+    return options
 
 
 def check_layout(options: Layout, *, turns: str = "", order: str = "") -> None:

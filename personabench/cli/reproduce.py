@@ -211,8 +211,8 @@ def _reproduce(
         by_method = {run.method.name: run.folder.path for run in runs}
         for row in group.rows:
             position = recipe.filled.index(row)
-            if row.method in by_method:
-                folders[position] = by_method[row.method]
+            if row.owner in by_method:
+                folders[position] = by_method[row.owner]
 
     announced: set[str] = set()
     outcomes = execute(all_options, console, announced, notify=note_folders)

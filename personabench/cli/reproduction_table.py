@@ -83,7 +83,8 @@ def _number(value: float | None, sign: str = "") -> str:
     # Costs are in the thousands, scores below one.
     if abs(value) >= 1000:
         return f"{value:{sign},.0f}"
-    return f"{value:{sign}.4g}" if abs(value) >= 0.001 else f"{value:{sign}.4f}"
+    is_tiny = 0 < abs(value) < 0.001
+    return f"{value:{sign}.4f}" if is_tiny else f"{value:{sign}.4g}"
 
 
 def _interval(estimate: Estimate | None, sign: str = "") -> str:

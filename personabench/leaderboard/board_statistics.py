@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from personabench.hashing import digest
-from personabench.leaderboard.column import Column, aggregate_of
+from personabench.leaderboard.column import Column, aggregate_of, check_summary
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
 from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
@@ -75,6 +75,10 @@ def tabulate(
             aggregate = aggregate_of(run, metric, scores)
             if aggregate is None:
                 continue
+
+            for row in group:
+                for seed, values in zip(board[row].runs, vectors[row], strict=True):
+                    check_summary(seed, metric, values, aggregate)
 
             draws, all_pairs = choose_draws(len(group))
             column = Column(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from personabench.api import registry
-from personabench.errors import PersonabenchError
+from personabench.errors import DataError, PersonabenchError
 from personabench.leaderboard.estimates import Comparison, Estimate
 from personabench.leaderboard.stats import Scores
 from personabench.leaderboard.stats.resample import Aggregate, Floats
@@ -312,6 +312,25 @@ def aggregate_of(
     by_sample = metric_values(scores, name)
     values: list[Any] = list(by_sample.values())
     return mean if _is_mean(values, summary.score(name)) else None
+
+
+def check_summary(run: Run, name: str, scores: Vector, aggregate: Aggregate) -> None:
+    """Check that a metric in a run's summary is that of its scores.
+
+    Raises:
+        DataError: it is another, so that one of the two was changed.
+    """
+    recorded = run.summary.score(name)
+    by_sample = metric_values(scores, name)
+    if recorded is None or not by_sample:
+        return
+    computed = aggregate(_to_array(by_sample, tuple(by_sample)))
+    if not math.isclose(computed, recorded, rel_tol=1e-6, abs_tol=1e-9):
+        raise DataError(
+            f"{run.path}: {name} is {recorded:.6g} in the summary, {computed:.6g} by its scores: "
+            "one of them was changed. Repeat the run's command, which scores existing answers "
+            "again, or remove the file if it is a published result"
+        )
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:

@@ -23,6 +23,10 @@ MISSING = "–"
 _SUPERSCRIPTS = dict(zip("abcdefghijklmnoprstuvwxyz-", "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ⁻", strict=True))
 
 
+# Share of an interval's longer side by which its shorter one may differ to be printed as "±".
+ASYMMETRY = 1 / 3
+
+
 def cell(name: str, value: Any) -> str:
     """Format a value: four decimals for scores, thousands separated for counts."""
     if value is None or _is_undefined(value):
@@ -48,14 +52,14 @@ def text(name: str, row: Row) -> str:
     if value is not None and not _is_undefined(value):
         if name in CONTRAST_COLUMNS.values():
             # Adding zero turns -0.0 into 0.0.
-            return f"{value + 0.0:+.4f}{_half_interval(row, f'{name}_low', f'{name}_high')}"
+            return f"{value + 0.0:+.4f}{_bounds(row, name, f'{name}_low', f'{name}_high')}"
         if name.endswith("_p"):
             return "<0.001" if value < 0.001 else f"{value:.3f}"
         if name in SHARES:
             return f"{value:.0%}"
         if name.endswith("_price"):
             return f"{value:.3g}"
-    return cell(name, value) + _half_interval(row, f"{name}/low", f"{name}/high")
+    return cell(name, value) + _bounds(row, name, f"{name}/low", f"{name}/high")
 
 
 def _label_text(row: Row) -> str:
@@ -88,11 +92,15 @@ _COMPOSED: dict[str, Callable[[Row], str]] = {
 }
 
 
-def _half_interval(row: Row, low: str, high: str) -> str:
-    ends = row.columns.get(low), row.columns.get(high)
-    if ends[0] is None or ends[1] is None:
+def _bounds(row: Row, name: str, low: str, high: str) -> str:
+    """Half an interval, or both of its ends if its sides differ by more than `ASYMMETRY`."""
+    value, low_end, high_end = (row.columns.get(column) for column in (name, low, high))
+    if value is None or low_end is None or high_end is None:
         return ""
-    return f" ±{(ends[1] - ends[0]) / 2:.3f}"
+    below, above = value - low_end, high_end - value
+    if abs(above - below) > ASYMMETRY * max(above, below):
+        return f" [{low_end:.3f}, {high_end:.3f}]"
+    return f" ±{(above + below) / 2:.3f}"
 
 
 def thousands(count: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from personabench.api.compatibility import matrix
@@ -11,6 +12,8 @@ from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, judge_of
 from personabench.results.index import Run
 
+# The folders of an absolute path, not those of an address.
+_FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
 # A method that falls back on more samples than this is hardly measured at all.
 MOSTLY = 0.5
 
@@ -18,7 +21,7 @@ MOSTLY = 0.5
 def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run]) -> list[str]:
     """Describe data, users, task options and samples of a board, and the runs it leaves out."""
     summary = runs[0].summary
-    notes = [f"Data: {summary.source} ({summary.data_hash[:8]})."]
+    notes = [f"Data: {_shorten_paths(summary.source)} ({summary.data_hash[:8]})."]
     notes += _describe_users(newest[0])
     notes += _describe_options(newest)
     audits = dict.fromkeys(run.summary.audit for run in newest)
@@ -43,6 +46,11 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
     if published:
         notes.append(f"Published results: {', '.join(published)}.")
     return notes
+
+
+def _shorten_paths(source: str) -> str:
+    """Drop the folders of absolute paths, which mean nothing on another machine."""
+    return _FOLDERS.sub("", source)
 
 
 def _describe_users(run: Run) -> list[str]:
@@ -153,14 +161,16 @@ def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
         if controls:
             control_family = f" and, for own against shuffled histories, over {controls}"
         return [
-            f"±: half of a 95 % interval over users. Δ {baseline}: gain on the same samples. "
+            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
+            f"Δ {baseline}: gain on the same samples. "
             f"p: sign-flip test over users, Holm-corrected over {family} pair(s){control_family}. "
             f"Superscripts: rows beaten at p ≤ {ALPHA}. {draws:,} draws, seed 0."
         ]
     if len(rows) > 1:
         return [
-            f"±: half of a 95 % interval over users. No single row '{baseline}' to measure gains "
-            "against: run it or name another with --baseline."
+            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
+            f"No single row '{baseline}' to measure gains against: run it or name another with "
+            "--baseline."
         ]
     return []
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from personabench.errors import UsageError
-from personabench.leaderboard.column import SEED, Column, aggregate_of, metric_values
+from personabench.leaderboard.column import SEED, Column, aggregate_of, check_summary, metric_values
 from personabench.leaderboard.estimates import ALPHA, Contrast, Count, Estimate
 from personabench.leaderboard.rows import conditions, judge_of, metric_directions
 from personabench.leaderboard.stats import holm
@@ -95,6 +95,8 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         if aggregate is None or not samples or not same_judge:
             skipped.append(name)
             continue
+        check_summary(a, name, scores_a, aggregate)
+        check_summary(b, name, scores_b, aggregate)
         pair = [[_restrict(scores, samples)] for scores in (scores_a, scores_b)]
         columns[name] = Column(pair, name, higher, aggregate)
 

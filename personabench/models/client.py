@@ -34,10 +34,9 @@ from personabench.models.budget import Budget
 from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.journal import Journal
 from personabench.models.reply import answer_logprobs, separate_thought
-from personabench.models.roles import ONLY_TRY, Try
 from personabench.models.tokens import Tokens
 from personabench.models.usage import PromptCounts, is_credible, max_usage
-from personabench.types import Call, Phase, Request, Response, Usage
+from personabench.types import ONLY_TRY, Call, Phase, Request, Response, Try, Usage
 
 RETRY_DEADLINE = 300.0
 RETRY_FIRST = 0.5

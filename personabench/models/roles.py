@@ -8,14 +8,14 @@ a method's profiling work: its calls keep the phase of that work and are marked 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from personabench.errors import Refused
 from personabench.hashing import digest
 from personabench.models.call_order import Ordered, next_place
-from personabench.types import Call, Message, Phase, Request, Response
+from personabench.types import ONLY_TRY, Call, Message, Phase, Request, Response, Try
 
 if TYPE_CHECKING:
     from personabench.models.client import Client
@@ -30,17 +30,6 @@ OPTION_PREFIXES: Mapping[RoleName, str] = {
 PHASES: Mapping[RoleName, Phase] = {"simulator": "simulate", "judge": "judge"}
 UNWHOLE: Mapping[str, str] = {"length": "truncated", "refused": "refused"}
 """Flags of replies that are returned although they are incomplete, by their finish."""
-
-
-class Try(NamedTuple):
-    """A try of a request that is repeated if its reply cannot be read: its number, from 0, of how
-    many."""
-
-    number: int = 0
-    of: int = 1
-
-
-ONLY_TRY = Try()
 
 
 class Caller:

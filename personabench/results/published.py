@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.hashing import digest
 from personabench.results.files import replace_bytes
 from personabench.results.run import Run
 from personabench.results.run_folder import RunFolder
@@ -71,6 +72,8 @@ class _File(msgspec.Struct, frozen=True):
     count: int
     sha256: str
     scores: str
+    # Empty in files of earlier versions.
+    header_sha256: str = ""
 
 
 class _Fingerprint(msgspec.Struct, frozen=True):
@@ -152,10 +155,15 @@ def read(path: Path) -> Published:
             )
         summary = from_json(file.summary, Summary)
         spec = from_json(file.spec, RunSpec)
+        header = [msgspec.json.decode(file.spec), msgspec.json.decode(file.summary)]
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); {_REMEDY}") from error
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is not a published result ({error}); {_REMEDY}") from error
+    if file.header_sha256 not in ("", digest(header)):
+        raise DataError(
+            f"the spec or the summary in {path} is not the one that was published; {_REMEDY}"
+        )
     return Published(spec, summary, file.count, file.sha256, file.scores)
 
 
@@ -225,6 +233,7 @@ def _encode(spec: RunSpec, summary: Summary, scores: Vector) -> bytes:
         "count": len(scores.ids),
         "sha256": hashlib.sha256(plain).hexdigest(),
         "scores": base64.b64encode(packed).decode(),
+        "header_sha256": digest(msgspec.to_builtins([spec, fields])),
     }
     text = msgspec.json.encode(content, order="deterministic")
     return msgspec.json.format(text, indent=1) + b"\n"

@@ -18,7 +18,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from personabench.errors import DataError, UsageError
-from personabench.results.checksums import Seal, make_seal
+from personabench.results.checksums import Seal, is_changed, make_seal
 from personabench.results.files import (
     TEMPORARY,
     decode,
@@ -310,7 +310,12 @@ class RunFolder:
                 f"{self.path} has no summary.json: the run did not get that far; repeat its command"
             )
         remedy = "repeat the run's command to write it again"
-        return read_struct(self.summary_path, Summary, remedy)
+        summary = read_struct(self.summary_path, Summary, remedy)
+        if is_changed(self.summary_path.read_bytes()):
+            raise DataError(
+                f"{self.summary_path} was changed by something else than a run; {remedy}"
+            )
+        return summary
 
     def verify_all(self) -> None:
         """Verify that every file behind the summary is unchanged.

@@ -18,9 +18,8 @@ from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
 from personabench.models.cache import request_key
 from personabench.models.client import Client
-from personabench.models.roles import ONLY_TRY, Try
 from personabench.models.tokens import EstimatedTokens, Tokens, bound_tokens
-from personabench.types import Call, Phase, Record, Request, Response, Usage, to_json
+from personabench.types import ONLY_TRY, Call, Phase, Record, Request, Response, Try, Usage, to_json
 
 # Bytes per token of filler, as `EstimatedTokens` counts them.
 _BYTES_PER_TOKEN = 3

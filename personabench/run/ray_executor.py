@@ -21,6 +21,7 @@ from typing import Any
 from personabench.api import registry
 from personabench.errors import PersonabenchError, RunError, UsageError
 from personabench.models.backends.base import BackendOptions
+from personabench.models.environment import OFFLINE, is_offline
 from personabench.run import runner
 from personabench.run.merge import find_shards, merge_shards
 from personabench.run.options import Options
@@ -65,6 +66,11 @@ class RayExecutor:
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if is_offline():
+            raise UsageError(
+                f"--executor ray cannot be used offline ({OFFLINE}): its workers may be on other "
+                "machines; use --shard i/n and `personabench merge`, or repeat without --offline"
+            )
         if is_url(self.results):
             # Raises before the first call if the URL cannot be used.
             open_url(self.results)

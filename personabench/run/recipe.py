@@ -29,6 +29,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from personabench.api.registry import load_class
 from personabench.errors import UsageError
 from personabench.models.roles import RoleName
 from personabench.run.options import Options
@@ -85,6 +86,16 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def name(self) -> str:
         """The row's name in tables."""
         return self.label or self.method
+
+    @property
+    def owner(self) -> str:
+        """The name of the method, also of one that is given as a file.
+
+        Raises:
+            UsageError: there is no such method.
+        """
+        name: str = load_class("method", self.method).name
+        return name
 
 
 class Smoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,7 +256,7 @@ def build_groups(
     for rows in _group_rows(recipe.runnable, common.data is None):
         first = rows[0]
         set_by_rows = [
-            f"{row.method}.{key}={_format(value)}" for row in rows for key, value in row.set.items()
+            f"{row.owner}.{key}={_format(value)}" for row in rows for key, value in row.set.items()
         ]
         set_by_task = [f"task.{key}={_format(value)}" for key, value in recipe.task_params.items()]
         set_by_smoke = recipe.smoke.set if scale else ()
@@ -292,7 +303,7 @@ def _group_rows(rows: Sequence[Row], is_example: bool) -> list[list[Row]]:
 
 def _select(assignments: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Those of the assignments whose owner is part of a command."""
-    owners = {"", "task", *(row.method for row in rows)}
+    owners = {"", "task", *(row.owner for row in rows)}
     return [text for text in assignments if text.partition("=")[0].rpartition(".")[0] in owners]
 
 

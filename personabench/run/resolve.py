@@ -20,6 +20,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.fidelity import apply_paper_settings, list_differences, names_paper
 from personabench.api.guard import create, params_of
 from personabench.api.judged import judge_params
+from personabench.api.layout import list_options
 from personabench.api.method import Method
 from personabench.api.prompts import Prompts, check_owners
 from personabench.api.rubric_task import with_rubric
@@ -148,7 +149,7 @@ def build_spec(
     # needs no new answers.
     task_params = {
         name: value
-        for name, value in dataclasses.asdict(task.params).items()
+        for name, value in list_options(task.params).items()
         if name not in judge_params(task)
     }
     return RunSpec(

@@ -17,7 +17,7 @@ from personabench.api.task import Task
 from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.scripts import ReferenceCoverage
-from personabench.results.checksums import Seal, make_seal
+from personabench.results.checksums import Seal, make_seal, seal_object
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, RunFacts, Summary
@@ -305,7 +305,7 @@ def score_run(
 
     summary = _summarize(scoring, spec, seconds, facts)
     with folder.replacing(folder.summary_path) as file:
-        file.write(to_json(summary) + "\n")
+        file.write(seal_object(to_json(summary)) + "\n")
     return summary
 
 

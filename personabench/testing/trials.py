@@ -84,7 +84,8 @@ def trial(
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
     Method and task are objects or names; without a task, an example task is used.  `roles` answers
-    for the simulated user and the judge; a role without an answer uses the model under test.
+    for the simulated user, the judge and the profiler; a role without an answer uses the model
+    under test.
     `wording` and `replacements` choose the texts of the method's prompts, `wording` also those of
     the task's.
 

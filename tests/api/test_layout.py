@@ -19,6 +19,7 @@ from personabench import (
     Vocabulary,
 )
 from personabench.api import registry
+from personabench.api.layout import list_options
 from personabench.api.params import fill_params
 from personabench.models.tokens import EstimatedTokens
 from personabench.testing import trial
@@ -174,3 +175,9 @@ def test_records_that_answer_nothing_are_no_turns() -> None:
         cls = registry.load_class("task", name)
         with pytest.raises((UsageError, ValueError), match="order of time"):
             cls(fill_params(cls.Params, {"order": "best_first"}, name))
+
+
+def test_the_tasks_own_layout_is_no_part_of_a_runs_identity() -> None:
+    assert list_options(books().params) == {}
+    assert list_options(books(layout="list").params) == {"layout": "list"}
+    assert list_options(books(order="best_first").params) == {"order": "best_first"}

@@ -161,3 +161,22 @@ def test_the_frame_has_the_rows_of_the_leaderboard(ran: Command) -> None:
     frame = frames.leaderboard("results", task="lamp3")
     assert list(frame["label"]) == [row["label"] for row in ran("leaderboard", "--json").json]
     assert frame.set_index("label")["gain"]["user_mean"] > 0
+
+
+@pytest.mark.parametrize("verb", ["leaderboard", "compare", "report"])
+def test_a_summary_that_is_not_that_of_its_scores_is_refused(
+    personabench: Command, refused: Callable[..., str], verb: str
+) -> None:
+    ended = personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none,rag", "--json")
+    folders = [Path(summary["folder"]) for summary in ended.json]
+    path = folders[1] / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["official"]["rouge-1"] += 0.25
+    path.write_text(json.dumps(summary))
+    message = refused(verb, *(map(str, folders) if verb == "compare" else ()))
+    assert (
+        "rouge-1 is" in message and "by its scores" in message and str(folders[1].name) in message
+    )
+    # The same command scores the answers on disk.
+    assert personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none,rag").code == 0
+    assert personabench("leaderboard").code == 0

@@ -197,6 +197,28 @@ def test_a_wrong_recipe_is_refused_and_says_where(
     assert message in refused("reproduce", recipe, "--data", copy)
 
 
+def test_a_recipe_may_name_a_method_of_ones_own(
+    personabench: Command, copy: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "newest.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from personabench import Method\n\n\n"
+        "class Newest(Method):\n"
+        '    """The newest records."""\n\n'
+        "    @dataclass(frozen=True)\n"
+        "    class Params:\n"
+        '        """k: records shown."""\n\n'
+        "        k: int = 1\n\n"
+        "    async def predict(self, sample, state, ctx):\n"
+        "        return await ctx.answer(sample, records=sample.history[-self.params.k :])\n"
+    )
+    recipe = write(tmp_path, OWN.replace('method = "rag"', 'method = "newest.py"'))
+    content = personabench("reproduce", recipe, "--data", copy, "--json").json
+    row = next(row for row in content["rows"] if row["row"] == "two records")
+    assert row["ours"]["n"] and row["verdict"] == "lower"
+    assert json.loads((Path(row["folder"]) / "spec.json").read_text())["params"] == {"k": 2}
+
+
 def test_an_unknown_recipe_is_refused_with_the_list(refused: Callable[..., str]) -> None:
     error = refused("reproduce", "dpl-bookz")
     assert all(name in error for name in RECIPES)

@@ -25,7 +25,7 @@ async def test_the_order_of_results_is_that_of_the_page() -> None:
         query = " ".join(rng.choices([*vocabulary, "unseen"], k=6))
         records = [Record(str(number), text, "r") for number, text in enumerate(documents)]
         k = rng.choice((1, 4, len(records), 60))
-        found = await search(
+        results = await search(
             records,
             query=query,
             document=lambda record: record.stimulus or "",
@@ -37,7 +37,7 @@ async def test_the_order_of_results_is_that_of_the_page() -> None:
             ranking=None,
             flag=lambda name: None,
         )
-        order = [int(record.id) for record in found]
+        order = [int(record.id) for record in results]
         assert order == rank(documents, query, k)
         ties += len(order) > 1 and len({documents[index] for index in order}) < len(order)
     assert ties > 20

@@ -10,6 +10,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -20,6 +21,8 @@ from synthetic_scores import list_rows
 from personabench.errors import DataError
 from personabench.leaderboard import as_csv, as_json, as_markdown, boards, cell, table
 from personabench.leaderboard.formats import headed
+from personabench.leaderboard.formats import text as cell_text
+from personabench.leaderboard.notes import _shorten_paths
 from personabench.report.board import board_page
 from personabench.results.index import Run, label, read_runs
 from personabench.results.spec import RunSpec
@@ -273,3 +276,31 @@ def test_summaries_come_oldest_first_and_a_damaged_one_is_named(tmp_path: Path) 
     (folder / "summary.json").write_text("{")
     with pytest.raises(DataError, match=r"1/summary\.json is damaged .* repeat the run's command"):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/home/me/my-data/dev_questions.json", "dev_questions.json"),
+        ("C:\\Users\\me\\reviews.csv, 5 of 6 users", "reviews.csv, 5 of 6 users"),
+        ("example data, not LaMP", "example data, not LaMP"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+    ],
+)
+def test_notes_hold_no_folder_of_the_users_machine(source: str, shown: str) -> None:
+    assert _shorten_paths(source) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.4, 0.6, "0.5000 ±0.100"),
+        (0.43, 0.6, "0.5000 ±0.085"),
+        (0.45, 0.7, "0.5000 [0.450, 0.700]"),
+    ],
+)
+def test_an_interval_with_unequal_sides_is_printed_as_its_ends(
+    low: float, high: float, shown: str
+) -> None:
+    row: Any = SimpleNamespace(columns={"f1": 0.5, "f1/low": low, "f1/high": high})
+    assert cell_text("f1", row) == shown

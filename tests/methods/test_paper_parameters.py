@@ -69,7 +69,7 @@ async def test_compsum_chooses_partners(tmp_path: Path) -> None:
         requests = await ask(tmp_path / f"{name}{count}", ComPSum(params))
         analysis = next(one for one in requests if stage(one) == "analysis")
         partners[name, count] = re.findall(r"(peer\d) words", content(analysis))
-    assert [len(found) for found in partners.values()] == [4, 4, 4, 12]
+    assert [len(names) for names in partners.values()] == [4, 4, 4, 12]
     # All peers wrote about the same thing, so that each choice is the same draw.
     assert partners["nearest", 1] == partners["random", 1] == partners["farthest", 1]
     assert partners["nearest", 3][::3] == partners["nearest", 1]

@@ -200,3 +200,9 @@ def test_an_option_with_other_bytes_is_refused(tmp_path: Path) -> None:
     )
     assert ended.returncode == 2 and "not UTF-8" in ended.stderr
     assert "Traceback" not in ended.stderr and "\n" not in ended.stderr.strip()
+
+
+def test_ray_is_refused_offline(tmp_path: Path) -> None:
+    words = ("run", "-t", "lamp4", "-m", "none", "-b", "scripted", "--executor", "ray")
+    code, error = run_process(tmp_path, "--offline", *words, "--shards", "2")
+    assert code == 2 and "--executor ray cannot be used offline" in error

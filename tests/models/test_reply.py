@@ -26,6 +26,12 @@ FINAL = "<|start|>assistant<|channel|>final"
     [
         (f"<think>\n{THOUGHT}\n</think>\n\nAn answer", "An answer"),
         (f"\n <THINKING>{THOUGHT}</THINKING>An answer", "An answer"),
+        (f"<think>{THOUGHT}</think>\n<answer> An answer\n</answer>", "An answer"),
+        (f"<think>{THOUGHT}</think><|begin_of_box|>An answer<|end_of_box|>", "An answer"),
+        (
+            f"<think>{THOUGHT}</think><answer><|begin_of_box|>An answer<|end_of_box|></answer>",
+            "An answer",
+        ),
         (f"<reasoning>{THOUGHT}</reasoning>An answer", "An answer"),
         (f"<thought>{THOUGHT}</thought>An answer", "An answer"),
         (f"<seed:think>{THOUGHT}</seed:think>An answer", "An answer"),

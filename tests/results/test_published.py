@@ -14,6 +14,7 @@ import pytest
 from synthetic_scores import draw_scores, make_rows, metrics_from_scores, seal_scores, write_run
 
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard import boards, formats
 from personabench.leaderboard.run_comparison import compare_runs
 from personabench.results.index import read_published_runs, read_runs
 from personabench.results.published import publish, read, unpack, vector
@@ -201,29 +202,24 @@ def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
         [cell.strip() for cell in row.split("|")[1:-1]]
         for row in re.findall(r"^\|.*", section, re.M)
     )
-    runs = {
-        (run.summary.method, run.summary.history, run.summary.task): run
-        for run in read_published_runs(root / "results")
+    published = boards(read_published_runs(root / "results"))
+    rows = {
+        (row.method, row.history, row.task): formats.text(board.primary, row)
+        for board in published
+        for row in board.rows
     }
     shown = 0
     for name, *cells in lines:
         method, _, shuffled = name.partition(" ")
-        for heading, size, cell in zip(head[1:], sizes[1:], cells, strict=True):
+        for heading, cell in zip(head[1:], cells, strict=True):
             task = heading.partition("<br>")[0]
-            run = runs.get((method, "shuffled" if shuffled else "own", task))
-            if cell == "–":
-                assert run is None, (name, task)
-                continue
-            assert run is not None, (name, task)
-            value, _, fewer = cell.partition(" ")
-            scored = run.summary.metrics.get("official", {}).get(run.summary.primary)
-            assert value == ("unjudged" if scored is None else f"{scored:.3f}"), (name, task)
-            assert run.summary.n == int(fewer.strip("()") or size.partition(",")[0]), (name, task)
-            shown += 1
-    assert shown == sum(
-        run.summary.task in {heading.partition("<br>")[0] for heading in head[1:]}
-        for run in runs.values()
-    )
+            text = rows.get((method, "shuffled" if shuffled else "own", task), "–")
+            # Without the letters of the rows that it beats.
+            assert cell == re.sub("[ᵃ-ᶻ⁻]", "", text), (name, task)
+            shown += cell != "–"
+    assert shown == len(rows)
+    counts = {row.task: f"{row.n}, {row.users}" for board in published for row in board.rows}
+    assert [counts[heading.partition("<br>")[0]] for heading in head[1:]] == sizes[1:]
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
@@ -232,6 +228,11 @@ def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
     )
     content = json.loads(path.read_text())
     content["summary"]["metrics"]["official"]["rouge-1"] += 0.01
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="not the one that was published"):
+        read(path)
+    # Files of earlier versions have no hash of their summary.
+    del content["header_sha256"]
     path.write_text(json.dumps(content))
     (run,) = read_published_runs(tmp_path)
     assert metrics_from_scores(run)["official"] != pytest.approx(

@@ -20,7 +20,7 @@ from personabench.run.plan import plan
 from personabench.types import Request, to_json
 
 TASKS = ("lamp3", "lamp4", "reviews")
-QUICK = {("lamp4", name) for name in ("none", "summary", "cipher", "compsum", "persona_db")}
+QUICK = {("lamp4", name) for name in ("summary", "cipher", "compsum")}
 METHODS = {
     entry.name: registry.load_class("method", entry.name)
     for entry in registry.list_entries("method").values()

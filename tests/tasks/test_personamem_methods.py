@@ -433,9 +433,6 @@ def test_acceptance_15_a_run_carries_its_protocol(
     )
     spec = json.loads((outcome.folder / "spec.json").read_text())
     assert spec["task_params"] == {
-        "layout": "auto",
-        "profile": "auto",
-        "order": "auto",
         "mapping": "paper",
         "template": "official",
         "roles": "merge",

@@ -145,6 +145,33 @@ def test_damage_to_the_files_of_scores(finished: Path, tmp_path: Path, case: Cas
                     check_damage(finished, tmp_path / "d", name, kind, 0)
 
 
+def test_a_changed_number_of_a_summary_is_shown_by_no_reader(
+    finished: Path, tmp_path: Path, case: Case
+) -> None:
+    shutil.copytree(finished, tmp_path / "d")
+    os.chdir(tmp_path / "d")
+    summaries = sorted(Path().glob("results/runs/lamp4/*/*/*/summary.json"))
+    published = sorted(Path().glob("results/reference/*.json"))
+    changes = {"n": 99, "metrics": {"official": {"rouge-1": 0.9}}, "counters": {"truncated": 7}}
+    for path in (*summaries[:1], *published):
+        content = path.read_text()
+        for name, value in changes.items():
+            with case(SUITE):
+                whole = json.loads(content)
+                holder = whole.get("summary", whole)
+                old = json.dumps(holder[name], separators=(",", ":"), sort_keys=True)
+                changed = {**holder[name], **value} if isinstance(value, dict) else value
+                new = json.dumps(changed, separators=(",", ":"), sort_keys=True)
+                altered = json.dumps({**whole, "summary": {**holder, name: changed}})
+                text = content.replace(f'"{name}":{old}', f'"{name}":{new}', 1)
+                path.write_text(altered if "summary" in whole else text)
+                assert path.read_text() != content
+                ended = call("leaderboard", "--format", "json")
+                assert ended.code == 2 and str(path) in ended.err, (path, name, ended)
+                path.write_text(content)
+    os.chdir(finished)
+
+
 @pytest.mark.trust
 @pytest.mark.parametrize("number", range(3))
 def test_damage_to_every_file(finished: Path, tmp_path: Path, number: int, case: Case) -> None:

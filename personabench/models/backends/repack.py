@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -37,6 +38,7 @@ def repack(source: Path) -> Path:
         return target
 
     target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"repacking {source.name} once, into {target}", file=sys.stderr, flush=True)
     # Written under another name, since another process may be repacking the same file.
     descriptor, name = tempfile.mkstemp(dir=target.parent, suffix=".tmp")
     os.close(descriptor)

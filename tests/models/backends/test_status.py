@@ -394,6 +394,7 @@ async def test_odd_side_values_do_not_cost_the_answer(
     [
         {"reasoning": "I weigh."},
         {"thinking": "I weigh."},
+        {"reasoning": None, "reasoning_details": [{"type": "reasoning.text", "text": "I weigh."}]},
         {"thinking_blocks": [{"type": "thinking", "thinking": "I weigh.", "signature": "x"}]},
     ],
 )
