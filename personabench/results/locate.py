@@ -107,7 +107,7 @@ _given_data: list[Path] = []
 
 def search_data_in(paths: Iterable[Path]) -> None:
     """Search these files and folders for the data of runs, too."""
-    _given_data.extend(paths)
+    _given_data.extend(path for path in paths if path not in _given_data)
 
 
 def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Dataset | None:
