@@ -24,8 +24,8 @@ from personabench.types import Record, Sample, User, moment, normalized
 EXAMPLES = 5
 """Examples that are kept of each kind of defect."""
 
-MAX_RECORDS = 20_000
-"""Records and questions that the audit at the start of a run reads, about a second's worth."""
+MAX_RECORDS = 5_000
+"""Records and questions that the audit at the start of a run reads, a fraction of a second."""
 
 # Standard deviations over chance.  With four options and three rules, chance alone reaches this in
 # one of a thousand data sets.
