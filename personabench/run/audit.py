@@ -155,7 +155,7 @@ _brief: dict[str, Audit] = {}
 
 
 def audit_briefly(task: Task, dataset: Dataset) -> Audit | None:
-    """Audit a part of a user's data that takes about a second; None for example data.
+    """Audit a part of a user's data that takes a fraction of a second; None for example data.
 
     Raises:
         PluginError: the task's code fails.
