@@ -47,6 +47,7 @@ __all__ = [
     "discard",
     "excerpt",
     "fetch",
+    "hash_file",
     "is_intact",
     "lock_folder",
     "publish",
@@ -212,7 +213,7 @@ def describe(
     now = datetime.now(UTC)
     return ManifestEntry(
         url=url,
-        sha256=_hash_file(path),
+        sha256=hash_file(path),
         bytes=path.stat().st_size,
         time=now.isoformat(timespec="seconds"),
         count=count,
@@ -226,10 +227,11 @@ def is_intact(path: Path, entry: ManifestEntry | None) -> bool:
     if entry is None or not path.is_file():
         return False
     # The size first: it is free, and hashing a large file takes seconds.
-    return file_size(path) == entry.bytes and _hash_file(path) == entry.sha256
+    return file_size(path) == entry.bytes and hash_file(path) == entry.sha256
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

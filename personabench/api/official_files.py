@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from personabench.api.dataset import Dataset
-from personabench.api.downloads import is_intact, read_manifest
+from personabench.api.downloads import hash_file, is_intact, read_manifest
 from personabench.api.interface import Interface
 from personabench.errors import DataError
 from personabench.types import Sample
@@ -45,8 +45,16 @@ class SubmissionFile(Interface):
 _LEVELS = 4
 
 
-def is_official(dataset: Dataset, data: Path) -> bool:
-    """Whether a dataset was opened from files that are, by their hashes, those of `download`."""
+def is_official(dataset: Dataset, data: Path, published: Mapping[str, str]) -> bool:
+    """Whether a dataset was opened from the benchmark's files, by their hashes.
+
+    Args:
+        published: SHA-256 of published files, by name.  Other files are official if `download` has
+            checked them and they are as its manifest records them.
+    """
+    known = published.get(Path(dataset.source).name)
+    if known is not None:
+        return hash_file(Path(dataset.source)) == known
     folder = data if data.is_dir() else data.parent
     source = Path(dataset.source)
     part = (source if source.is_dir() else source.parent).resolve()

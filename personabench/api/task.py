@@ -88,6 +88,7 @@ class Task(Wording):
         quotes_gold: True if requests name their own answer by design ("tea or coffee?"); `check
             task` then counts such requests instead of failing.
         shares_records: True if different users have the same records by design, such as filler.
+        published_hashes: SHA-256 of the benchmark's files, by name, if they are known.
         source, licence: of the data.
         over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
@@ -113,6 +114,7 @@ class Task(Wording):
     full_words: ClassVar[Vocabulary | None] = None
     quotes_gold: ClassVar[bool] = False
     shares_records: ClassVar[bool] = False
+    published_hashes: ClassVar[Mapping[str, str]] = {}
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     over_own_data: ClassVar[bool] = False

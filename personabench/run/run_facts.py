@@ -47,7 +47,9 @@ def describe_subject(task: Task, dataset: Dataset, data: Path | None) -> str:
     if task.over_own_data:
         return f"your data: {task.name}"
     is_own_task = registry.class_reference(type(task)) != task.name
-    if data is None or dataset.sample or is_own_task or is_official(dataset, data):
+    if data is None or dataset.sample or is_own_task:
+        return ""
+    if is_official(dataset, data, task.published_hashes):
         return ""
     return f"your data: {data.name} ({dataset.separation}/{dataset.split}, read as {task.name})"
 

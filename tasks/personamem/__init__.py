@@ -34,7 +34,7 @@ from personabench.tasks.personamem.data import (
     order_options,
     read_facts,
 )
-from personabench.tasks.personamem.files import SPLITS, Turn, read_questions
+from personabench.tasks.personamem.files import PUBLISHED_HASHES, SPLITS, Turn, read_questions
 from personabench.types import Record, Sample, to_json
 
 __all__ = ["PersonaMem"]
@@ -50,6 +50,7 @@ class PersonaMem(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
     source = "https://huggingface.co/datasets/bowen-upenn/PersonaMem (arXiv 2504.14225)"
     licence = "MIT"
     default_split = "32k"
+    published_hashes = PUBLISHED_HASHES
     max_tokens = 1024
     metrics = scoring.BASIC
     scorers = ("official", "strict")
