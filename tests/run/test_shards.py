@@ -27,7 +27,7 @@ from personabench.run.selection import select
 from personabench.run.shards import Shard, partition
 
 TOYS = Path(__file__).parents[1] / "toy_methods.py"
-TIMES = {"seconds", "durations", "cached", "time", "files"}
+TIMES = {"seconds", "durations", "cached", "time", "files", "sha256"}
 """What two runs of the same may differ in: what it took, what was paid, and the hashes of files
 that hold these."""
 
@@ -55,6 +55,11 @@ def timeless(value: Any) -> Any:
     order."""
     if isinstance(value, dict):
         kept = {name: timeless(each) for name, each in value.items() if name not in TIMES}
+        # Shards have no common cache, so each pays for what the whole run would repeat.
+        for total in ("calls", "input_tokens", "output_tokens"):
+            repeated = "repeated" if total == "calls" else f"repeated_{total}"
+            if repeated in kept:
+                kept[total] += kept.pop(repeated)
         return (
             {**kept, "calls": sorted(kept["calls"], key=str)}
             if isinstance(kept.get("calls"), list)
