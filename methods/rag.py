@@ -24,7 +24,7 @@ class Rag(Method):
 
         retriever: bm25, dense, recency, random, ranked or recency+dense.
         embedder: for dense; wordllama, sentence-transformers:NAME or openai:NAME.
-        replacement: draw random records with replacement, as LaMP's code does.
+        replacement: draw random records with replacement, as the paper's code does.
         ranking: for ranked; a JSON file that maps question ids to record ids, best first.
         """
 

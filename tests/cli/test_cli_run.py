@@ -38,6 +38,7 @@ def test_run_json_is_a_summary_per_run(personabench: Command) -> None:
     assert (none["method"], rag["changed"]) == ("none", {"k": 2})
     assert none["n"] >= 4 and set(none["metrics"]) == {"official", "lenient"}
     stored = json.loads((Path(rag["folder"]) / "summary.json").read_text())
+    assert stored.pop("sha256")
     assert stored == {key: value for key, value in rag.items() if key != "folder"}
 
 
@@ -59,7 +60,7 @@ def test_cache_only_answers_what_is_stored_and_fails_what_is_not(personabench: C
     assert missing.code == 1
     assert (
         f"max_tokens: wanted 7, stored {allowed}" in missing.err
-        and "Repeat the command" in missing.err
+        and "repeat the command" in missing.err
     )
 
 
@@ -93,17 +94,15 @@ def test_plan_prices_what_is_owed_and_calls_nothing(personabench: Command, tmp_p
     (tmp_path / "prices.json").write_text('{"scripted": {"input": 1000000, "output": 0}}')
     (row,) = personabench(*RUN, "-m", "none", "--dry-run", "--prices", "prices.json", "--json").json
     assert row["calls"] == row["owed"] == row["to_pay"] + row["cached"]
-    assert row["price"] == row["input_tokens"] > 0
+    # Tokens are estimated, and printed as whole numbers.
+    assert row["price"] == pytest.approx(row["input_tokens"], abs=1) and row["price"] > 0
     assert not (tmp_path / "results").exists()
     plain = personabench(*RUN, "-m", "none", "--dry-run").out
     assert "Plan: no model has been called" in plain and "the longest" not in plain
     ranged = personabench(
         "run", "-b", "scripted", "-t", "lamp2m", "-n", "6", "-m", "rpm", "--dry-run"
     ).out
-    assert (
-        re.search(r"rpm +\d+ +(\d+)–(\d+) ", ranged)
-        and "from the shortest lists to the longest" in ranged
-    )
+    assert re.search(r"rpm +\d+ +(\d+)–(\d+) ", ranged) and "requested again" in ranged
     personabench(*RUN, "-m", "none")
     (row,) = personabench(*RUN, "-m", "none", "--dry-run", "--json").json
     assert (row["owed"], row["calls"]) == (0, 0)

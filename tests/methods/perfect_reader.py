@@ -112,9 +112,13 @@ def read(request: Request) -> str:
     system = "".join(message.content for message in request.messages if message.role == "system")
     first, *rest = (message.content for message in request.messages if message.role != "system")
     *turns, last = (_CONTRACT.sub("", first), *rest)
+    answers_in_json = request.schema is not None and "answer" in request.schema["properties"]
+    if answers_in_json:
+        # The goal and the form of the method's own reply.
+        last = last.rsplit("\n\n", 2)[0]
     if request.schema is not None and "answer" not in request.schema["properties"]:
         return json.dumps(_form(request, last))
-    if not rest and not _CONTRACT.search(first):
+    if not rest and not answers_in_json and not _CONTRACT.search(first):
         return _remarks(_evidence(last, ()))
     examples = list(zip(turns[::2], turns[1::2], strict=True))
     answer = _answer(last, _evidence(system, examples))

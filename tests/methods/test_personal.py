@@ -80,6 +80,7 @@ def table(
             seed=seed,
             results=Path(folder_name),
             assignments=["cipher.k=8"],
+            wording="compact",
         )
         for method, outcome in zip(
             methods, asyncio.run(runner.run(chosen, backend=backend)), strict=True

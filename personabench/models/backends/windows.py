@@ -30,7 +30,8 @@ _MOST = 1 << 31
 
 # OpenAI and vLLM; llama.cpp (with its field); llama-cpp-python; Anthropic ("N tokens > M maximum");
 # Gemini, Mistral and Together.
-_COUNT = r"(\d[\d,]*)"
+# Bounded, so that a text of nothing but digits is searched in linear time.
+_COUNT = r"(\d[\d,]{0,14})"
 _STATED = re.compile(
     rf"maximum (?:context|model|sequence|prompt) length(?: is| of| for this model is|:) {_COUNT}"
     rf"|{_COUNT} maximum context length"
