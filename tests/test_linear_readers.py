@@ -47,13 +47,13 @@ def test_no_text_stalls_a_reader(name: str) -> None:
     assert not slow_texts(name, nasty_texts(LENGTH)[4 * first :: 8])
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_no_text_of_many_stalls_a_reader(name: str) -> None:
     assert not slow_texts(name, nasty_texts(LENGTH))
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_four_times_the_text_takes_less_than_six_times_the_time(name: str) -> None:
     texts = zip(nasty_texts(LENGTH), nasty_texts(4 * LENGTH), strict=True)

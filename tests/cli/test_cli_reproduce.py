@@ -96,7 +96,7 @@ def test_every_recipe_runs_at_smoke_size_on_example_data(
     assert all(row["ours"]["n"] for row in measured)
     assert "SMOKE RUN" in ended.err
     # Apart from the results of other commands.
-    assert {row["folder"].split("/")[2] for row in measured} == {f"{recipe}-smoke"}
+    assert {row["folder"].split("/")[2] for row in measured} <= {f"{recipe}-smoke"}
 
 
 def test_the_rows_agree_or_not_with_the_paper(
