@@ -178,7 +178,7 @@ def test_a_killed_run_pays_again_for_the_call_in_flight_alone(
     check(tmp_path, name, cache, points)
 
 
-@pytest.mark.variants
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("cache", ["use", "refresh"])
 @pytest.mark.parametrize("name", RUNS)
