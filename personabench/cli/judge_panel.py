@@ -187,6 +187,8 @@ def _describe(panel: Panel) -> list[str]:
         lines.append(
             f"{vague.column.label} accepts {vague.passed} of {vague.n} vague answers{share}"
         )
+        if vague.missing:
+            lines.append(f"{vague.column.label}: {vague.missing} vague answers without a verdict")
     if panel.vague_shared:
         lines.append(f"{panel.vague_shared} vague answers hold their gold and are left out")
     for verdict in panel.verdicts:

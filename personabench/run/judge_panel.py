@@ -47,7 +47,7 @@ from personabench.types import Call, Judgement, Sample
 
 @dataclasses.dataclass(frozen=True)
 class PanelOptions:
-    """What a panel is made of.
+    """The judges and wordings of a panel, and the answers that it judges.
 
     Attributes:
         judges: backend and options of each judge; the first also writes the vague answers.
@@ -233,12 +233,14 @@ async def _judge_run(
             continue
         calls += judgement.calls
         value = _measure(task, judgement, sample, metric)
-        score = None if value is None else _aggregate(metric, [value])
-        if score is None:
+        if value is None:
             unjudged += 1
             continue
-        scores[sample.id] = score
-        values.append(value)
+        score = _aggregate(metric, [value])
+        # The metric leaves some samples out, such as questions that cannot be answered.
+        if score is not None:
+            scores[sample.id] = score
+            values.append(value)
     return Verdicts(run.name, column, _aggregate(metric, values), scores, unjudged, failed)
 
 
@@ -279,11 +281,7 @@ async def _judge_vague(
     column: Column,
     metric: Metric,
 ) -> Vague:
-    async def judge(position: int) -> float | None:
-        sample = run.dataset.load(position)
-        answer = answers.get(sample.id)
-        if not answer:
-            return None
+    async def judge(sample: Sample, answer: str) -> float | list[float] | None:
         role = Role("judge", client, sample.user_id, judging.JUDGE_SEED, sample.id)
         try:
             values = await task.assess(sample, answer, {}, role)
@@ -291,13 +289,17 @@ async def _judge_vague(
             return None
         if values is None:
             return None
-        value = task.measure_interaction({}, values, sample).get(metric.name)
-        return None if value is None else _aggregate(metric, [value])
+        return task.measure_interaction({}, values, sample).get(metric.name)
 
-    scores = [
-        score for score in await asyncio.gather(*map(judge, run.positions)) if score is not None
-    ]
-    return Vague(column, sum(score >= PASS for score in scores), len(scores))
+    samples = map(run.dataset.load, run.positions)
+    pairs = [(sample, answers.get(sample.id, "")) for sample in samples]
+    values = await asyncio.gather(*(judge(sample, text) for sample, text in pairs if text))
+    judged = [value for value in values if value is not None]
+    # None for samples that the metric leaves out.
+    results = [_aggregate(metric, [value]) for value in judged]
+    scores = [score for score in results if score is not None]
+    passed = sum(score >= PASS for score in scores)
+    return Vague(column, passed, len(scores), missing=len(values) - len(judged))
 
 
 def _add_up(column: Column, calls: Sequence[Call]) -> Cost:

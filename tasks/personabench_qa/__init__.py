@@ -133,7 +133,7 @@ class PersonaBenchQA(Task, Audited, Downloadable):
             dataset.source = "example data, not PersonaBench"
         notes = []
         if self._without_documents:
-            notes.append(f"{self._without_documents} people have no documents and are left out")
+            notes.append(f"people without documents, who are left out: {self._without_documents}")
         dataset.warnings = (*dataset.warnings, *notes)
         return dataset
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -126,9 +127,9 @@ class _PrefEval(Task, Downloadable):
         )
         return self._complete(sample, row)
 
+    @abstractmethod
     def _complete(self, sample: Sample, row: Row) -> Sample:
-        """Add what the question asks for."""
-        raise NotImplementedError
+        """Add the options and the gold, if the task has any."""
 
     def chat(self, sample: Sample, records: Sequence[Record]) -> Rendered:
         """Render exchanges as the conversation that they were, the question as its last turn."""

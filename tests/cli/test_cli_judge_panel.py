@@ -94,6 +94,8 @@ def test_judges_and_wordings_are_compared_and_kept(personabench: Command, judges
     assert flips["strict", "hard", "generous"] == 0
     vague = {(v["column"]["judge"], v["column"]["prompt"]): v for v in report["vague"]}
     assert vague["kind", "strict"]["passed"] > 0 == vague["hard", "strict"]["passed"]
+    assert {column["missing"] for column in report["vague"]} == {0}
+    assert {verdict["unjudged"] for verdict in report["verdicts"]} == {0}
 
     calls = len(judges.bodies)
     text = personabench(*panel)

@@ -29,7 +29,7 @@ EXAMPLE = Path(personabench_qa.__file__).parent / "sample"
 def test_the_example_has_people_with_documents_and_a_warning_about_others() -> None:
     dataset = PersonaBenchQA().open("all", None)
     assert len(dataset.index()) == 72 and len({user for _, user in dataset.index()}) == 12
-    assert dataset.warnings == ("1 people have no documents and are left out",)
+    assert dataset.warnings == ("people without documents, who are left out: 1",)
     subjective = PersonaBenchQA(PersonaBenchQA.Params(subjective=True)).open("all", None)
     assert len(subjective.index()) == 84
 

@@ -70,11 +70,16 @@ class Agreement(msgspec.Struct, frozen=True):
 
 
 class Vague(msgspec.Struct, frozen=True):
-    """Vague answers that a judge accepted, out of `n`."""
+    """Vague answers that a judge accepted, out of `n`.
+
+    Attributes:
+        missing: answers without a verdict, since a call failed or a reply could not be read.
+    """
 
     column: Column
     passed: int
     n: int
+    missing: int = 0
 
 
 class Cost(msgspec.Struct, frozen=True):
