@@ -236,7 +236,7 @@ class Prediction(msgspec.Struct, frozen=True):
         profile: the key of the user's profile that was used, if the method keeps one.
         interaction: recorded by an interactive task; under "method" the method's own notes.
         shown: ids of the history's records that the model saw while it answered; None for a failed
-            sample and in lines of earlier versions.
+            sample, in lines of earlier versions, and for a memory that cannot tell.
     """
 
     sample_id: str

@@ -15,6 +15,7 @@ import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
+from personabench.api.shown import list_shown
 from personabench.api.task import JsonObject
 from personabench.models.roles import Role
 from personabench.types import Prediction, Sample, Usage, to_json
@@ -43,6 +44,19 @@ class Attempt:
     def notes(self) -> dict[str, Any]:
         """Notes of the method about its own work."""
         return {**self.ctx.notes, **self.learning.notes}
+
+    def list_shown(self, sample: Sample) -> tuple[str, ...] | None:
+        """List the records that the model saw: those that the method cites, or those recognized.
+
+        None if the method cannot tell.
+        """
+        cited = self.ctx.cited
+        if cited is None:
+            return list_shown(sample.history, self.ctx.sent, sample)
+        if cited.record_ids is None:
+            return None
+        visible = {record.id for record in sample.history}
+        return tuple(record_id for record_id in cited.record_ids if record_id in visible)
 
     def read_answer(self, answer: str) -> str:
         """Return the text that is scored: in a raw reading, the whole reply that the answer was.
