@@ -507,6 +507,8 @@ METHOD: Mapping[str, Contract] = {
 MEMORY: Mapping[str, Contract] = {
     "start": Contract("the first state as a JSON value", _json, waits=True),
     "ingest": Contract("the state as a JSON value", _json, waits=True),
+    "finish": Contract("the state as a JSON value", _json, waits=True),
+    "reinforce": Contract("the state as a JSON value", _json),
     "retrieve": Contract("a list of `MemoryItem`s, best first", _items, waits=True),
     "size": Contract("a mapping of names to whole numbers", _sizes),
 }

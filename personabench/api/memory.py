@@ -25,11 +25,12 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import msgspec
 
 from personabench.api.contracts import MEMORY, guard_methods
+from personabench.api.deltas import apply_delta, make_delta
 from personabench.api.guard import explain_result
 from personabench.api.memory_batches import Batch, Unit, split_batches
 from personabench.api.memory_items import MemoryItem
@@ -46,19 +47,34 @@ __all__ = ["Batch", "Ingested", "Memory", "MemoryItem", "Unit"]
 _OWNED = ("predict", "profile", "update", "visible")
 
 
-class Ingested(msgspec.Struct, frozen=True):
+class Ingested(msgspec.Struct, frozen=True, omit_defaults=True):
     """A memory's state with its position in the history.
 
     Attributes:
         batches, records: numbers of them that were ingested.
         time: of the last record (see `Batch.time`); empty before the first.
         memory: the state that the memory made.
+        final: what `finish` changed of it for questions, as a delta.
     """
 
     batches: int
     records: int
     time: str
     memory: Any
+    final: Mapping[str, Any] = {}
+
+    @property
+    def asked(self) -> Any:
+        """The state that questions are asked of."""
+        return apply_delta(self.memory, self.final)
+
+
+class _Round(NamedTuple):
+    """A round of an online task between the answer and the reaction."""
+
+    question: str
+    recalled: list[str]
+    now: str
 
 
 class Memory(Method):
@@ -88,8 +104,8 @@ class Memory(Method):
 
     def __init__(self, params: Any = None) -> None:
         super().__init__(params)
-        # Questions of rounds that are not closed yet, by sample.
-        self._rounds: dict[str, str] = {}
+        # Rounds that are not closed yet, by sample.
+        self._rounds: dict[str, _Round] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -125,6 +141,21 @@ class Memory(Method):
         items = state.get("items", ()) if isinstance(state, Mapping) else state
         return {"items": len(items) if isinstance(items, Mapping | list | tuple) else 0}
 
+    async def finish(self, state: State, ctx: Context) -> State:
+        """Return the state that questions are asked of, such as one with a summary of everything.
+
+        It is called when the history has ended, and after each round of an online task.  A longer
+        history continues from the state without it.
+        """
+        return state
+
+    def reinforce(self, state: State, keys: Sequence[str], now: str) -> State:
+        """Return the state after items were recalled, by their keys; the state itself by default.
+
+        Only online tasks, whose rounds have an order, let questions change a state.
+        """
+        return state
+
     async def close(self) -> None:
         """End the run: release what the memory holds elsewhere."""
 
@@ -149,12 +180,17 @@ class Memory(Method):
             plain(state),
         )
 
+    async def end(self, ingested: Ingested, ctx: Context) -> Ingested:
+        """Return the state with what `finish` makes of it."""
+        final = await self.finish(plain(ingested.memory), ctx)
+        return msgspec.structs.replace(ingested, final=make_delta(ingested.memory, plain(final)))
+
     async def profile(self, user: User, ctx: Context) -> State:
         """Ingest a whole history at once; a run keeps the state after every batch instead."""
         ingested = await self.begin(ctx)
         for batch in self.split(user.history):
             ingested = await self.extend(ingested, batch, ctx)
-        return to_plain(ingested)
+        return to_plain(await self.end(ingested, ctx))
 
     async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
         """Retrieve from the frozen state, and have the task ask for the answer.
@@ -163,29 +199,31 @@ class Memory(Method):
             PluginError: `retrieve` changed the state.
         """
         ingested = await self._read(state, ctx)
-        self._rounds[ctx.sample_id] = sample.stimulus or sample.input
         if not ingested.records:
             ctx.flag("empty_profile")
 
         query = ctx.task.query_text(sample)
         now = sample.time or ingested.time
-        items = await self._retrieve_frozen(ingested.memory, query, ctx, now)
+        items = await self._retrieve_frozen(ingested.asked, query, ctx, now)
         shown = self._cut(items, ctx)
         messages, shown = self._fit(sample, shown, ctx)
         self._report(shown, ctx)
+        recalled = [item.key for item in shown if item.key]
+        self._rounds[ctx.sample_id] = _Round(sample.stimulus or sample.input, recalled, now)
         response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
         return response.text.strip()
 
     async def update(self, state: State, feedback: Any, ctx: Context) -> State:
         """Ingest a round of an online task: its question with the user's reaction."""
         ingested = await self._read(state, ctx)
-        record = Record(
-            ctx.sample_id,
-            stimulus=self._rounds.pop(ctx.sample_id, None),
-            response=describe_feedback(feedback),
-        )
+        question, recalled, now = self._rounds.pop(ctx.sample_id, _Round("", [], ""))
+        memory = self.reinforce(plain(ingested.memory), recalled, now)
+        ingested = msgspec.structs.replace(ingested, memory=plain(memory))
+
+        record = Record(ctx.sample_id, question or None, describe_feedback(feedback))
         batch = Batch(ingested.batches, (record,), str(ingested.records + 1))
-        return to_plain(await self.extend(ingested, batch, ctx))
+        ingested = await self.extend(ingested, batch, ctx)
+        return to_plain(await self.end(ingested, ctx))
 
     async def _read(self, state: State, ctx: Context) -> Ingested:
         """Read a stored state; one of a user without history is begun."""

@@ -70,6 +70,16 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
         "and requested again wherever they may be unreadable.",
         style="dim",
     )
+    for row in rows:
+        offline = sum(row["calls_expected"].get(phase, 0) for phase in ("prepare", "profile"))
+        if offline and row["calls"] != row["calls_at_most"]:
+            total = sum(row["calls_expected"].values())
+            console.print(
+                f" {row['method']} on {row['task']}: {total:,} calls are expected, {offline:,} of "
+                "them before any question.",
+                markup=False,
+                style="dim",
+            )
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}
     if unpriced:
         console.print(

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.deltas import Delta, apply_delta, make_delta
 from personabench.hashing import digest
-from personabench.results.deltas import Delta, apply_delta, make_delta
 from personabench.results.files import (
     read_lines,
     remove_torn_line,

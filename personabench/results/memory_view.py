@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
+from personabench.api.deltas import Delta
+from personabench.api.memory import Ingested
 from personabench.errors import DataError, UsageError
-from personabench.results.deltas import Delta
 from personabench.results.memory_journal import MemoryJournal
 from personabench.results.run_folder import Profile, RunFolder
-
-_POSITION = {"batches", "records", "time", "memory"}
 
 
 class MemoryEntry(NamedTuple):
@@ -65,24 +66,26 @@ def read_memory(folder: RunFolder, user_id: str) -> MemoryView:
         hint = f"it has: {shown}" if users else "it keeps none"
         raise UsageError(f"{folder.path} has no memory of user '{user_id}'; {hint}")
 
-    state = _read_state(mine[-1], folder)
-    items = list(_find_items(state["memory"], ""))
+    ingested = _read_state(mine[-1], folder)
     return MemoryView(
         user_id,
-        state["batches"],
-        state["records"],
-        items,
-        _without_items(state["memory"]),
+        ingested.batches,
+        ingested.records,
+        list(_find_items(ingested.asked, "")),
+        _without_items(ingested.asked),
         list(_read_log(folder, user_id)),
         mine[-1].reused,
     )
 
 
-def _read_state(profile: Profile, folder: RunFolder) -> Mapping[str, Any]:
-    if not isinstance(profile.state, dict) or set(profile.state) != _POSITION:
+def _read_state(profile: Profile, folder: RunFolder) -> Ingested:
+    try:
+        return msgspec.convert(profile.state, Ingested)
+    except msgspec.ValidationError as error:
         name = folder.spec().method
-        raise UsageError(f"{name} is no memory: `personabench show` has the profiles of its users")
-    return profile.state
+        raise UsageError(
+            f"{name} is no memory: `personabench show` has the profiles of its users"
+        ) from error
 
 
 def _find_items(value: Any, path: str) -> Iterator[MemoryEntry]:

@@ -116,6 +116,7 @@ class Ingestion:
         for batch in batches[work.batches :]:
             await self._add_batch(journal, work, batch, user, keys[batch.number + 1])
 
+        await self._end(work, user)
         flags: dict[str, float] = {**work.flags, **self._measure(work.ingested, user)}
         profile = Profile(
             user.id,
@@ -159,6 +160,16 @@ class Ingestion:
             if has_outgrown:
                 journal.begin(work.snapshot(key))
         # Only now are the batch's replies not needed any more.
+        self._client.finish(ctx.work)
+
+    async def _end(self, work: _Work, user: User) -> None:
+        ctx = self._new_context(user.id)
+        try:
+            work.ingested = await self._method.end(work.ingested, ctx)
+        except Exception as error:
+            self._forget_replies(ctx, error)
+            raise
+        work.add(_describe_work("", user.history, ctx))
         self._client.finish(ctx.work)
 
     def _forget_replies(self, ctx: Context, error: Exception) -> None:
@@ -211,8 +222,8 @@ class Ingestion:
     def _measure(self, ingested: Ingested, user: User) -> dict[str, int]:
         """Measure a history and the state it became."""
         ctx = self._new_context(user.id)
-        size = self._method.size(ingested.memory)
-        text = to_json(ingested.memory)
+        size = self._method.size(ingested.asked)
+        text = to_json(ingested.asked)
         amounts = {"tokens": ctx.tokens.count(text), "bytes": len(text.encode()), **size}
         records = (ctx.task.describe(record) for record in user.history)
         return {
@@ -248,7 +259,8 @@ def _resume_profile(profile: Profile, count: int) -> _Work:
 
 def _read_state(state: Any) -> Ingested:
     # Through JSON, so that keys are in the order that they have in a state read from disk.
-    return msgspec.convert(msgspec.json.decode(to_json(state)), Ingested)
+    ingested = msgspec.convert(msgspec.json.decode(to_json(state)), Ingested)
+    return msgspec.structs.replace(ingested, final={})
 
 
 def _as_cached(call: Call) -> Call:

@@ -328,6 +328,8 @@ ONLINE = {
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
+    **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
+    "memoryos_like": 2,
     **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
 }
 

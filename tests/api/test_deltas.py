@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personabench.results.deltas import apply_delta, make_delta
+from personabench.api.deltas import apply_delta, make_delta
 from personabench.types import to_json
 
 VALUES = st.recursive(
