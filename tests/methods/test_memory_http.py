@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from toy_memories import SENTINEL, conversation, ran
 
+from personabench.errors import UsageError
 from personabench.results.run_folder import RunFolder
 from personabench.run.runner import Outcome
 
@@ -199,8 +200,6 @@ def test_wrong_systems_and_missing_servers_are_explained(
     server: MemoryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = conversation(tmp_path / "data", questions=1)
-    from personabench.errors import UsageError
-
     with pytest.raises(UsageError, match=r"is 'toy 1', not 'toy 2'"):
         run(tmp_path / "a", data, assignments=["memory_http.system=toy 2"])
     monkeypatch.delenv("PERSONABENCH_MEMORY_URL")
