@@ -70,6 +70,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
         "and requested again wherever they may be unreadable.",
         style="dim",
     )
+    for row in rows:
+        if row["over_window"]:
+            console.print(
+                f" {row['method']} on {row['task']}: the history of {row['over_window']:,} of "
+                f"{row['owed']:,} samples does not fit the model's window, and a part of it is "
+                "left out.",
+                markup=False,
+                style="dim",
+            )
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}
     if unpriced:
         console.print(

@@ -69,6 +69,11 @@ class Attempt:
         flags = dict(self.ctx.flags)
         for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
             flags[name] = flags.get(name, 0) + amount
+        # A record that holds the answer must not fall out of a window silently.
+        if "records_dropped" in flags and shown is not None:
+            lost = set(sample.evidence).difference(shown)
+            if lost:
+                flags["evidence_dropped"] = len(lost)
 
         # Calls of a simulator are listed, but they are no cost of the method.
         method_calls = [

@@ -65,7 +65,7 @@ class PersonaBenchQA(Task, Audited, Downloadable):
     name = "personabench_qa"
     title = "PersonaBench (Salesforce, arXiv 2502.20616): questions about private documents"
     kind = "text"
-    offers = ("history", "population", "dates")
+    offers = ("history", "population", "dates", "evidence")
     source = "https://github.com/SalesforceAIResearch/personabench (arXiv 2502.20616)"
     licence = "CC BY-NC-SA 4.0"
     default_split = "all"

@@ -179,7 +179,7 @@ class PrefEval(_PrefEval):
     name = "prefeval"
     title = "PrefEval: which reply respects a preference stated turns ago?"
     kind = "category"
-    offers = ("history", "options", "preference")
+    offers = ("history", "options", "preference", "evidence")
     max_tokens = 32
     words = Vocabulary(
         person="user",
@@ -233,7 +233,7 @@ class PrefEvalGen(_PrefEval, JudgedTask):
     name = "prefeval_gen"
     title = "PrefEval: write a reply that respects a preference stated turns ago"
     kind = "text"
-    offers = ("history", "preference")
+    offers = ("history", "preference", "evidence")
     max_tokens = 300
     roles = ("judge",)
     judge_params = ("questions", "judge_prompt")

@@ -62,7 +62,7 @@ def test_a_file_is_read_with_its_defects(tmp_path: Path) -> None:
     assert conversation.questions[1].evidence == ("D1:2",)
     assert conversation.questions[1].lost_evidence == 1
     task = LoCoMo()
-    assert task.audit(task.open("all", tmp_path)) == [
+    assert task.counts(task.open("all", tmp_path)) == [
         "1 marks of evidence name no turn and are left out"
     ]
 
