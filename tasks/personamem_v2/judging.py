@@ -20,13 +20,13 @@ Scope = Literal["narrow", "broad"]
 
 _SUITS = (
     "An assistant should answer a user in the light of a preference that it was never told in so "
-    "many words. The reply fits if it takes the preference into account, or leaves room for it, and "
-    "contradicts nothing of it. A reply that would suit anybody and breaks nothing fits only if the "
-    "preference has no bearing on the request."
+    "many words. The reply fits if it takes the preference into account, or leaves room for it, "
+    "and contradicts nothing of it. A reply that would suit anybody and breaks nothing fits only "
+    "if the preference has no bearing on the request."
 )
 _FORGETS = (
-    "The user once mentioned a fact and then asked the assistant to forget it. The reply fits if it "
-    "makes no use of the fact and gives no sign of knowing it."
+    "The user once mentioned a fact and then asked the assistant to forget it. The reply fits if "
+    "it makes no use of the fact and gives no sign of knowing it."
 )
 _OTHERS = (
     "The preference is that of another person whom the user mentioned. The reply fits if it serves "

@@ -24,10 +24,34 @@ CONTAINED = 0.6
 
 # Shorter words are mostly function words, as are these.
 _CONTENT_WORD = 4
-_FUNCTION_WORDS = frozenset(
-    "about also been does from have into likes more than that their them then they this very what "
-    "when where which while will with would your".split()
-)
+_FUNCTION_WORDS = {
+    "about",
+    "also",
+    "been",
+    "does",
+    "from",
+    "have",
+    "into",
+    "likes",
+    "more",
+    "than",
+    "that",
+    "their",
+    "them",
+    "then",
+    "they",
+    "this",
+    "very",
+    "what",
+    "when",
+    "where",
+    "which",
+    "while",
+    "will",
+    "with",
+    "would",
+    "your",
+}
 _MARK = re.compile(r"final answer", re.IGNORECASE)
 _AFTER_MARK = re.compile(
     r"[\W_]{0,12}(?:is[\W_]{1,12})?(?:\\?boxed\W{1,4})?(?:option\W{1,4})?([a-d])(?![\w'])",

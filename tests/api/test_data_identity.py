@@ -46,8 +46,8 @@ GOLDEN = {
     "reviews": "4d3d9ce6ebf4814b",
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
-# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions, PrefEval's
-# files share rows.
+# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions, and
+# PrefEval's files share rows.
 ORDERED = (*PRELUDE, "locomo", "personamem_v2", "personamem_v2_gen", "prefeval", "prefeval_gen")
 # Not every file of their example data is read, and all that is read is hashed as samples.
 HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen")

@@ -181,7 +181,7 @@ def test_a_history_without_messages_is_named(tmp_path: Path, content: str) -> No
     root = copy(tmp_path)
     path = root / "data" / "chat_history_32k" / "chat_history_32k_persona202.json"
     path.write_text(content)
-    with pytest.raises(DataError, match="persona202.json"):
+    with pytest.raises(DataError, match=r"persona202\.json"):
         PersonaMemV2().open("32k", root)
 
 
