@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +23,9 @@ from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
 from personabench.leaderboard.notes import (
+    describe_bound,
     describe_data,
+    describe_mask,
     describe_rules,
     describe_runs,
     describe_statistics,
@@ -40,6 +42,9 @@ from personabench.leaderboard.rows import (
 )
 from personabench.results.files import replace_bytes
 from personabench.results.index import SCORER, Run
+
+if TYPE_CHECKING:
+    from personabench.leaderboard.mask import Mask
 
 # Columns of words, aligned to the left.
 WORDS = ("letter", "label", "model")
@@ -87,6 +92,7 @@ class BoardOptions:
         baseline: name of the row that gains are measured against.
         thorough: intervals for every metric, not for the primary one only.
         prices, queries: as in `costs`.
+        mask: samples that a second, audited score leaves out; None for none.
         results: the folder that stores statistics; None stores none.
     """
 
@@ -94,6 +100,7 @@ class BoardOptions:
     thorough: bool = False
     prices: Prices | None = None
     queries: float | None = None
+    mask: Mask | None = None
     results: Path | None = None
 
 
@@ -140,7 +147,9 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_task(newest, rows, directions if options.thorough else [primary])
     if has_statistics:
         notes += describe_statistics(rows, options.baseline)
+        notes += describe_mask(rows, options.mask)
     notes += describe_rules(rows, ranked)
+    notes += describe_bound(rows, ranked)
     notes += describe_runs(ranked)
 
     return Board(
@@ -176,7 +185,7 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
 
     from personabench.leaderboard.board_statistics import tabulate
 
-    statistics = tabulate(ranked, options.baseline, options.thorough)
+    statistics = tabulate(ranked, options.baseline, options.thorough, options.mask)
     if path is not None:
         _store(path, statistics)
     return statistics
@@ -189,6 +198,8 @@ def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     names = sorted({entry.summary.task for entry in ranked})
     tasks = [(name, find_source_hash("task", name)) for name in names]
     inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
+    if options.mask is not None:
+        inputs.append(options.mask.sha256)
     return digest(inputs)[:16]
 
 
@@ -390,6 +401,8 @@ def _choose_columns(
     # The primary metric comes first, whatever the order of the task's metrics.
     for metric in dict.fromkeys((primary, *directions)):
         columns[metric] = f"{metric} {'↑' if directions[metric] else '↓'}"
+        if metric == primary and "audited" in filled:
+            columns["audited"] = "audited"
 
     scorers = dict.fromkeys(scorer for run in runs for scorer in run.summary.metrics)
     for scorer in scorers:

@@ -147,8 +147,20 @@ class Row:
             columns |= self._metric_columns(metric, estimate)
         for opponent, prefix in CONTRAST_COLUMNS.items():
             columns |= _contrast_columns(prefix, statistics.contrasts.get(opponent))
+        if statistics.mask:
+            columns |= self._audited_columns()
         columns |= _user_columns(self.gain)
         columns |= {"personal": self.personal, "frontier": self.frontier}
+        return columns
+
+    def _audited_columns(self) -> dict[str, Any]:
+        """Scores without the samples of a mask: `audited` of the primary metric, others by name."""
+        statistics = self.statistics
+        columns: dict[str, Any] = {"mask": statistics.mask}
+        for metric, estimate in statistics.audited.items():
+            name = "audited" if metric == self.primary else f"{metric}/audited"
+            columns |= _estimate_columns(name, estimate)
+            columns[f"{name}/of"] = statistics.counted.get(metric)
         return columns
 
     def _metric_columns(self, metric: str, estimate: Estimate) -> dict[str, Any]:

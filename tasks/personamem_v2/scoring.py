@@ -7,6 +7,7 @@ shared words: a heuristic.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -103,10 +104,22 @@ def _mean_of_members(values: npt.NDArray[np.float64]) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
+def _count_members(values: npt.NDArray[np.float64]) -> int:
+    return int((values[:, 0] == 1).sum())
+
+
 def _mean_of_types(values: npt.NDArray[np.float64]) -> float:
     """Mean over types of the mean score; rows of `values` are (type, score)."""
     types = np.unique(values[:, 0])
     return float(np.mean([values[values[:, 0] == index, 1].mean() for index in types]))
+
+
+def _make_subset(name: str) -> Metric:
+    return Metric(name, aggregate=_mean_of_members, size=_count_members)
+
+
+def _make_error(name: str) -> Metric:
+    return dataclasses.replace(_make_subset(name), higher_is_better=False)
 
 
 UNPLACED = "unplaced"
@@ -144,15 +157,9 @@ class Subsets:
         return (
             Metric(self.primary),
             Metric("macro", aggregate=_mean_of_types),
-            Metric(f"forget-{self.primary}", aggregate=_mean_of_members),
-            *(
-                Metric(name, higher_is_better=False, aggregate=_mean_of_members)
-                for name in self._errors
-            ),
-            *(
-                Metric(f"{self.primary}-{group}", aggregate=_mean_of_members)
-                for group in self._groups
-            ),
+            _make_subset(f"forget-{self.primary}"),
+            *(_make_error(name) for name in self._errors),
+            *(_make_subset(f"{self.primary}-{group}") for group in self._groups),
         )
 
     def measure(self, score: float, facts: Mapping[str, str]) -> dict[str, Value]:
@@ -190,7 +197,7 @@ def find_metrics(names: Collection[str], primary: str) -> tuple[Metric, ...]:
         elif name == "macro":
             made.append(Metric(name, aggregate=_mean_of_types))
         elif name in _ERRORS:
-            made.append(Metric(name, higher_is_better=False, aggregate=_mean_of_members))
+            made.append(_make_error(name))
         elif name.startswith((f"{primary}-", "forget-")):
-            made.append(Metric(name, aggregate=_mean_of_members))
+            made.append(_make_subset(name))
     return tuple(made)

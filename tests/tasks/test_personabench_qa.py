@@ -94,7 +94,10 @@ def test_retrieval_is_scored_by_the_best_choice_of_segments() -> None:
     first, second = json.loads(sample.hidden["segments"])
     both = task.measure_retrieval(sample, [first[0], second[0], first[0]])
     assert both["retrieval-recall"] == 1.0 and both["retrieval-ndcg"] == 1.0
-    assert task.measure_retrieval(sample, ()) == {}
+    assert both["evidence-recall"] == 1.0
+    # Nothing was searched for, and nothing was found.
+    values = task.measure_retrieval(sample, ())
+    assert values == {"evidence-recall": 0.0, "records-shown": 0.0}
 
 
 def test_nothing_hidden_reaches_a_request_and_the_owner_is_named_once(tmp_path: Path) -> None:
