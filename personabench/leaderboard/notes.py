@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
@@ -15,6 +15,7 @@ from personabench.results.index import Run
 
 if TYPE_CHECKING:
     from personabench.leaderboard.mask import Mask
+    from personabench.results.panels import StoredPanel
 
 # The folders of an absolute path, not those of an address.
 _FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
@@ -171,6 +172,31 @@ def describe_mask(rows: Sequence[Row], mask: Mask | None) -> list[str]:
         f"Mask: {mask.name} ({mask.label}). audited: {audited[0].primary} without its samples, "
         f"over {over}; the score beside it is over all."
     ]
+
+
+class RankChange(NamedTuple):
+    """A stored panel of judges, and the labels of rows whose rank differs among its judges."""
+
+    panel: StoredPanel
+    labels: Sequence[str]
+
+
+def describe_rank_changes(changes: Sequence[RankChange]) -> list[str]:
+    """Say which rows have another rank under another judge or prompt."""
+    notes = []
+    for panel, labels in changes:
+        judges = ", ".join(panel.judges)
+        if labels:
+            notes.append(
+                f"‡ {', '.join(labels)}: another rank in {panel.metric} under another judge or "
+                f"prompt (judge panel of {panel.time[:10]}: {judges})."
+            )
+        else:
+            notes.append(
+                f"Ranks in {panel.metric} are the same under every judge of the panel of "
+                f"{panel.time[:10]}: {judges}."
+            )
+    return notes
 
 
 def describe_bound(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
@@ -391,7 +417,14 @@ def _describe_completeness(label: str, run: Run) -> list[str]:
 def _describe_role(role: str, runs: Sequence[tuple[str, Run]]) -> list[str]:
     cast = [(label, run.summary.roles[role]) for label, run in runs if role in run.summary.roles]
     notes = []
-    if cast:
+    if role == "judge" and cast:
+        judges = dict.fromkeys(
+            run.summary.judged_by or run.summary.roles[role].model
+            for _, run in runs
+            if role in run.summary.roles
+        )
+        notes.append(f"Judge: {'; '.join(judges)}.")
+    elif cast:
         models = dict.fromkeys(model.model for _, model in cast)
         notes.append(f"{role.capitalize()}: {', '.join(models)}.")
 

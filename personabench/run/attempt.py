@@ -70,7 +70,7 @@ class Attempt:
         for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
             flags[name] = flags.get(name, 0) + amount
         # A record that holds the answer must not fall out of a window silently.
-        if "records_dropped" in flags and shown is not None:
+        if "over_window" in flags and shown is not None:
             lost = set(sample.evidence).difference(shown)
             if lost:
                 flags["evidence_dropped"] = len(lost)
