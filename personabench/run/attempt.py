@@ -17,7 +17,7 @@ from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.task import JsonObject
 from personabench.models.roles import Role
-from personabench.types import Prediction, Sample, Usage, to_json
+from personabench.types import Prediction, Record, Sample, Usage, to_json
 
 
 @dataclass
@@ -29,6 +29,7 @@ class Attempt:
         simulator: the simulated user.
         windows: the windows that prompts were fitted to, by model that the method calls.
         profile: the key of the user's profile that the answer was made with.
+        history: the records that the method got, if a dialogue changed those of the sample.
         is_too_long: the server refused a prompt and said how long it may be.
     """
 
@@ -37,6 +38,7 @@ class Attempt:
     learning: Context
     windows: Sequence[int | None]
     profile: str | None = None
+    history: tuple[Record, ...] | None = None
     is_too_long: bool = False
 
     @property

@@ -329,6 +329,7 @@ class Engine:
 
     async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
+            attempt.history = variant.history
             answer, _ = await self._answer(variant, attempt)
             return encodable(require_text(answer))
 
@@ -429,7 +430,8 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample.history, attempt.ctx.sent, sample)
+            history = sample.history if attempt.history is None else attempt.history
+            shown = list_shown(history, attempt.ctx.sent, sample)
         except BackendError as failure:
             error = str(failure)
             if not comes_from_models(failure):
