@@ -100,6 +100,29 @@ def test_evidence_of_every_published_form(
             {"conversation": {"speaker_a": "A", "speaker_b": "B", "session_1": []}},
             "expected a date such as",
         ),
+        (
+            {
+                "conversation": {
+                    "speaker_a": "A",
+                    "speaker_b": "B",
+                    "session_1": [],
+                    "session_1_date_time": "9:05 am on 31 February, 2024",
+                }
+            },
+            "session_1_date_time is '9:05 am on 31 February, 2024', expected a date",
+        ),
+        (
+            {
+                "conversation": {
+                    "speaker_a": "A",
+                    "speaker_b": "B",
+                    "session_01": [],
+                    "session_1": [],
+                    "session_1_date_time": "9:05 am on 3 March, 2024",
+                }
+            },
+            "conversation.session_01 is a second session of its number",
+        ),
     ],
 )
 def test_a_broken_file_is_an_error_with_its_place(

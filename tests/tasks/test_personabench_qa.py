@@ -55,7 +55,13 @@ def test_times_are_read_in_any_locale(text: str, time: str) -> None:
         locale.setlocale(locale.LC_TIME, before)
 
 
-@pytest.mark.parametrize("value", ["2023-02-03", "2023/Foo/03/09:05 PM", None, 7])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("2023-02-03", "2023/Foo/03/09:05 PM", None, 7),
+        *("2023/Feb/31/09:05 PM", "2023/Feb/03/13:05 PM", "2023/Feb/03/09:65 PM"),
+    ],
+)
 def test_another_time_is_an_error_with_its_place(value: object) -> None:
     with pytest.raises(DataError, match="file, segment 7: time is"):
         read_time(value, "file, segment 7")
