@@ -529,6 +529,16 @@ Prices = Annotated[
         rich_help_panel=COST_PANEL,
     ),
 ]
+MaskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="Ids of samples with wrong golds, for an audited score beside.",
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 MaxCost = Annotated[
     float | None,
     typer.Option(

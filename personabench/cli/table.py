@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo
-from personabench.cli.options import RESULTS, Results
+from personabench.cli.leaderboard import open_mask
+from personabench.cli.options import RESULTS, MaskFile, Results
 from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def table(
         str | None,
         typer.Option("--baseline", metavar="ROW", help="Row that gains are measured against."),
     ] = None,
+    mask: MaskFile = None,
     with_reference: Annotated[
         bool, typer.Option("--with-reference", help="Published results as well.")
     ] = False,
@@ -125,14 +127,21 @@ def table(
     if not runs:
         raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
     load_tasks(None, (run.spec for run in runs if run.spec), results)
-    options = BoardOptions(baseline=baseline or BASELINE, thorough=True, results=results)
-    chosen = _choose_boards(boards(runs, options=options), split_names(task or ""))
+    tasks = split_names(task or "")
+    audited = open_mask(mask, [run for run in runs if not tasks or run.summary.task in tasks])
+    options = BoardOptions(
+        baseline=baseline or BASELINE, thorough=True, mask=audited, results=results
+    )
+    chosen = _choose_boards(boards(runs, options=options), tasks)
+    further = split_names(columns or "")
+    if audited and len(chosen) == 1 and "audited" not in further:
+        further = ["audited", *further]
     content = make_table(
         chosen,
         PaperOptions(
             methods=split_names(methods or ""),
             metrics=split_names(metrics or ""),
-            columns=split_names(columns or ""),
+            columns=further,
             rename=_read_names(rename or []),
             digits=digits,
             label=label,

@@ -18,7 +18,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.shown import list_shown
 from personabench.api.task import JsonObject
 from personabench.models.roles import Role
-from personabench.types import Prediction, Sample, Usage, to_json
+from personabench.types import Prediction, Record, Sample, Usage, to_json
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Attempt:
         simulator: the simulated user.
         windows: the windows that prompts were fitted to, by model that the method calls.
         profile: the key of the user's profile that the answer was made with.
+        history: the records that the method got, if a dialogue changed those of the sample.
         is_too_long: the server refused a prompt and said how long it may be.
     """
 
@@ -38,6 +39,7 @@ class Attempt:
     learning: Context
     windows: Sequence[int | None]
     profile: str | None = None
+    history: tuple[Record, ...] | None = None
     is_too_long: bool = False
 
     @property
@@ -50,12 +52,13 @@ class Attempt:
 
         None if the method cannot tell.
         """
+        history = sample.history if self.history is None else self.history
         cited = self.ctx.cited
         if cited is None:
-            return list_shown(sample.history, self.ctx.sent, sample)
+            return list_shown(history, self.ctx.sent, sample)
         if cited.record_ids is None:
             return None
-        visible = {record.id for record in sample.history}
+        visible = {record.id for record in history}
         return tuple(record_id for record_id in cited.record_ids if record_id in visible)
 
     def read_answer(self, answer: str) -> str:
@@ -83,6 +86,11 @@ class Attempt:
         flags = dict(self.ctx.flags)
         for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
             flags[name] = flags.get(name, 0) + amount
+        # A record that holds the answer must not fall out of a window silently.
+        if "over_window" in flags and shown is not None:
+            lost = set(sample.evidence).difference(shown)
+            if lost:
+                flags["evidence_dropped"] = len(lost)
 
         # Calls of a simulator are listed, but they are no cost of the method.
         method_calls = [

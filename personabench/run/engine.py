@@ -333,6 +333,7 @@ class Engine:
 
     async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
+            attempt.history = variant.history
             answer, _ = await self._answer(variant, attempt)
             return encodable(require_text(answer))
 

@@ -27,7 +27,7 @@ from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
 from personabench.run.first_contact import learn_dialects
-from personabench.run.judging import judge, unjudged
+from personabench.run.judging import judge, judge_options, prompt_version, unjudged
 from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
@@ -331,6 +331,8 @@ class _Execution:
             audit=job.audit.summary if job.audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
+            judge_options=judge_options(job.task) if job.judge else {},
+            judge_prompt=prompt_version(job.task) if job.judge else "",
             judge_errors=self.judging.failed,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=versions(),
