@@ -123,8 +123,8 @@ def run(
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data FILE --map question=COLUMN. Options may
-    also stand in a run file, FILE.toml (`personabench init` writes one); typed ones win.
+    example data is used. Your own tables need no task: --data FILE --map question=COLUMN. Options
+    may also stand in a run file, FILE.toml (`personabench init` writes one); typed ones win.
     """
     from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices

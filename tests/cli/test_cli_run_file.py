@@ -19,7 +19,6 @@ from personabench.cli import completion
 from personabench.cli.app import app
 from personabench.cli.init import TEMPLATE
 from personabench.cli.run_file import Options, list_options, read_run_file, write_settings
-from personabench.errors import UsageError
 
 EXPERIMENT = """\
 method = ["none", "rag"]
@@ -38,6 +37,8 @@ TYPED = (
     "run --method none,rag --task lamp4,lamp3 --backend scripted --limit 2 --seeds 0 "
     "--grid rag.k=1,2 --set task.dates=true"
 )
+
+RUN = ("run", "-m", "none", "-t", "lamp4", "-b", "scripted", "-n", "2")
 
 
 def folders(ended: object) -> list[str]:
@@ -95,7 +96,7 @@ def test_a_saved_file_repeats_the_command_and_stands_in_each_run(
 def test_the_identity_of_a_run_knows_no_file(personabench: Command, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('method = "none"\ntask = "lamp4"\nbackend = "scripted"\n')
     (filed,) = personabench("run", "a.toml", "-n", "2", "--json").json
-    (typed,) = personabench(*"run -m none -t lamp4 -b scripted -n 2 --json".split()).json
+    (typed,) = personabench(*RUN, "--json").json
     assert filed["fingerprint"] == typed["fingerprint"]
     assert filed["command"] == "personabench run a.toml -n 2 --json"
 
@@ -240,7 +241,7 @@ def test_names_are_completed_in_lists(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_models_and_runs_of_the_results_folder_are_completed(personabench: Command) -> None:
-    (summary,) = personabench(*"run -m none -t lamp4 -b scripted -n 2 --json".split()).json
+    (summary,) = personabench(*RUN, "--json").json
     assert completion.complete_models("scr") == ["scripted"]
     assert completion.complete_runs("") == ["last", summary["fingerprint"][:8]]
 
@@ -272,10 +273,6 @@ def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
 
 
 def test_a_wrong_name_for_a_saved_file_is_refused(refused: Callable[..., str]) -> None:
-    words = "run -m none -t lamp4 -b scripted -n 2 --save run.json".split()
-    assert ".toml" in refused(*words)
-    with pytest.raises(UsageError, match="cannot be written|Is a directory|exists"):
-        from personabench.cli.run_command import save_run_file
-
-        Path("folder.toml").mkdir()
-        save_run_file(Path("folder.toml"), "")
+    assert ".toml" in refused(*RUN, "--save", "run.json")
+    Path("folder.toml").mkdir()
+    assert "folder.toml" in refused(*RUN, "--save", "folder.toml")
