@@ -331,9 +331,9 @@ def check_summary(
     computed = aggregate(_to_array(by_sample, tuple(by_sample)))
     if not math.isclose(computed, recorded, rel_tol=1e-6, abs_tol=1e-9):
         raise DataError(
-            f"{run.path}: {name}{_of_scorer(scorer)} is {recorded:.6g} in the summary, {computed:.6g} by its scores: "
-            "one of them was changed. Repeat the run's command, which scores existing answers "
-            "again, or remove the file if it is a published result"
+            f"{run.path}: {name}{_of_scorer(scorer)} is {recorded:.6g} in the summary, "
+            f"{computed:.6g} by its scores: one of them was changed. Repeat the run's command, "
+            "which scores existing answers again, or remove the file if it is a published result"
         )
 
 

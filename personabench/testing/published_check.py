@@ -74,7 +74,8 @@ def check_published(folder: Path) -> Iterator[Finding]:
         first = fingerprints.setdefault(published.spec.fingerprint, path)
         if first != path:
             faults.append(f"{first.name} has the same run")
-        recomputed, unknown = 0, []
+        recomputed = 0
+        unknown: list[str] = []
         try:
             recomputed, unknown = _recompute(read_published(path), scores)
         except DataError as error:
@@ -191,7 +192,7 @@ def _find_quote(published: Published, text: str) -> str:
     for position, _ in enumerate(dataset.index()):
         sample = dataset.load(position)
         records = [part for record in sample.history for part in (record.stimulus, record.response)]
-        for quote in (sample.input, *sample.references, *records):
+        for quote in filter(None, (sample.input, *sample.references, *records)):
             if len(quote) >= _SHORTEST_TEXT and quote in text:
                 return quote
     return ""
