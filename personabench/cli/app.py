@@ -25,6 +25,7 @@ from personabench.cli import (
     download,
     export,
     generate,
+    import_answers,
     init,
     judge,
     judge_panel,
@@ -81,6 +82,7 @@ app.command("init", cls=PlainCommand)(init.init)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
+app.command("import", cls=PanelCommand)(import_answers.import_answers)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("table", cls=PlainCommand)(table.table)
 app.command("plot", cls=PlainCommand)(plot.plot)

@@ -138,6 +138,7 @@ socket.create_connection(("localhost", server.getsockname()[1])).close()
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.variants
 def test_an_offline_run_on_the_packaged_model_stays_on_this_machine(tmp_path: Path) -> None:
     words = json.dumps([*RUN, "--offline", "--cache", "off"])
     ended = subprocess.run(
@@ -160,6 +161,8 @@ def test_telemetry_is_off_unless_the_user_turned_it_on(monkeypatch: pytest.Monke
         "RAY_USAGE_STATS_ENABLED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_ERROR_REPORTING": "false",
     }
 
 
