@@ -17,9 +17,9 @@ import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -102,7 +102,7 @@ def list_entries(kind: Kind) -> dict[str, Entry]:
     """List the installed methods or tasks by name; entry points replace built-ins."""
     by_name = {entry.name: entry for entry in _list_built_ins(kind)}
 
-    for point in entry_points(group=f"personabench.{kind}s"):
+    for point in _find_entry_points(kind):
         module, _, attribute = point.value.partition(":")
         by_name[point.name] = Entry(
             kind=kind,
@@ -114,6 +114,12 @@ def list_entries(kind: Kind) -> dict[str, Entry]:
         )
 
     return dict(sorted(by_name.items()))
+
+
+@functools.cache
+def _find_entry_points(kind: Kind) -> Sequence[EntryPoint]:
+    # Every installed package is read for it, and tables look up a task for each of their metrics.
+    return tuple(entry_points(group=f"personabench.{kind}s"))
 
 
 def describe(kind: Kind, name: str) -> Entry:

@@ -158,7 +158,11 @@ async def _execute(
     """Execute a run whose folder is started."""
     try:
         write_shard_file(job.folder, options, job.task)
+        if options.run_file:
+            job.folder.write_run_file(options.run_file)
         with _logged(log):
+            if options.environment:
+                _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log).execute()
     finally:
         job.folder.close()

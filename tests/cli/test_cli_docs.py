@@ -40,6 +40,7 @@ def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> N
             ran.add(words[0])
     assert ran == {
         "run",
+        "init",
         "merge",
         "new",
         "show",

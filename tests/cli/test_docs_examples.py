@@ -12,7 +12,14 @@ import pytest
 from conftest import Command
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("write-a-task.md", "write-a-method.md", "memory.md", "prompts.md", "reproduce.md")
+PAGES = (
+    "write-a-task.md",
+    "write-a-method.md",
+    "memory.md",
+    "prompts.md",
+    "reproduce.md",
+    "run-file.md",
+)
 FILE = re.compile(r'^```\w+ title="([\w.]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ (.*)$", re.MULTILINE)
 
