@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -90,6 +91,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         return User(self.user_id, self.history)
 
 
+@lru_cache(maxsize=1 << 14)
 def moment(time: str | None) -> tuple[int, ...]:
     """Split a time into its numbers, so that times of one data set compare; () for none."""
     # Data sets write times with and without leading zeros, which texts would sort wrongly.

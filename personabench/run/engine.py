@@ -505,11 +505,13 @@ class Engine:
         return [client.window for client in self._method_clients()]
 
     def _new_attempt(self, sample: Sample) -> Attempt:
+        user_id, sample_id = sample.user_id, sample.id
         simulator = self.roles.get("simulator", self.client)
+        seed = self.spec.seed
         return Attempt(
-            ctx=self._new_context("predict", sample.user_id, sample.id),
-            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
-            learning=self._new_context("update", sample.user_id, sample.id),
+            ctx=self._new_context("predict", user_id, sample_id),
+            create_simulator=lambda: Role("simulator", simulator, user_id, seed, sample_id),
+            create_learning=lambda: self._new_context("update", user_id, sample_id),
             windows=self._windows(),
         )
 
