@@ -16,6 +16,9 @@ import msgspec
 Phase = Literal["prepare", "profile", "predict", "update", "judge", "simulate"]
 T = TypeVar("T")
 
+_WORD = re.compile(r"[^\W_]+")
+_ASCII_WORDS = "".join(chr(code) if chr(code).isalnum() else " " for code in range(128))
+
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One past item of a user's history: a stimulus and the user's response.
@@ -102,7 +105,9 @@ def moment(time: str | None) -> tuple[int, ...]:
 
 def normalized(text: str) -> str:
     """Reduce a text to its words, without case and punctuation, to compare texts."""
-    words = re.findall(r"[^\W_]+", text.lower())
+    text = text.lower()
+    # A table takes a third of the time of the expression, and whole populations are normalized.
+    words = text.translate(_ASCII_WORDS).split() if text.isascii() else _WORD.findall(text)
     return " ".join(words)
 
 

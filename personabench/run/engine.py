@@ -111,6 +111,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
+        self._population: Population | None = None
         self._attempts: dict[str, int] = {}
         self._stubborn: set[str] = set()
         self._rounds: dict[str, Round] = {}
@@ -236,6 +237,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
+            self._population = population
             self._profiles.record("", User("prepare", ()), None, ctx)
 
     def _begin_refresh(self) -> RefreshState:
@@ -462,7 +464,10 @@ class Engine:
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""
         try:
-            return load_sample(self.dataset, position, self._index), None
+            sample = load_sample(self.dataset, position, self._index)
+            if self._population is not None:
+                sample = self._population.share_history(sample)
+            return sample, None
         except PluginError as fault:
             sample_id, user_id = self._index[position]
             return Sample(sample_id, user_id, ""), fault
