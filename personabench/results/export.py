@@ -8,6 +8,7 @@ left out with a remark. Unlike `publish`, an export carries the texts of the dat
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -257,7 +258,7 @@ def write_dataset(source: Source, output: Path) -> None:
                 gen_kwargs={"source": source},
                 cache_dir=scratch,
                 fingerprint=source.spec.fingerprint[:16],
-                split=datasets.NamedSplit(source.spec.split),
+                split=datasets.NamedSplit(_name_split(source.spec.split)),
             )
             dataset.save_to_disk(output)
     except OSError as error:
@@ -265,6 +266,12 @@ def write_dataset(source: Source, output: Path) -> None:
     finally:
         if bars_enabled:
             datasets.enable_progress_bars()
+
+
+def _name_split(split: str) -> str:
+    """Return a split's name as `datasets` takes it, which keeps "all" for itself."""
+    name = re.sub(r"\W", "_", split)
+    return "all_samples" if name == "all" else name
 
 
 def _features(source: Source, datasets: Any) -> dict[str, Any]:
