@@ -69,6 +69,9 @@ def write_files(page: Path, folder: Path) -> None:
     for name in ("submission.zip", "golds.zip"):
         with zipfile.ZipFile(folder / name, "w") as archive:
             archive.write(outputs, f"{task}.json")
+    answers = json.loads(outputs.read_text(encoding="utf-8"))["golds"]
+    (folder / "answers.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    (folder / "card.yaml").write_text("method: oppu\nmodel: MODEL\ntrained_on: history\n")
     shutil.copy(PREFERENCES, folder / "strings.yaml")
     (folder / "prompts.toml").write_text('[prelude.system]\ntext = "You write emails."\n')
     (folder / "people.jsonl").write_text('{"id": "310", "label": "a"}\n')
