@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, screen
-from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results
+from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results, WithReference
 
 if TYPE_CHECKING:
     from personabench.leaderboard import Board
@@ -31,6 +31,7 @@ class Format(StrEnum):
 def leaderboard(
     task: OnlyTask = None,
     results: Results = RESULTS,
+    with_reference: WithReference = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -74,21 +75,21 @@ def leaderboard(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rank runs and published results, a row per method.
+    """Rank the runs of each task, a row per method.
 
     Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
-    --wide adds columns.
+    --wide adds columns, --with-reference published results.
     """
     from personabench.cli.tables import curve_text, print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard.curves import curves as curve_points
-    from personabench.results.index import read_all
+    from personabench.results.index import read_chosen, suggest_runs
 
     chosen_format = Format.json if json else format
-    runs = read_all(results)
+    runs = read_chosen(results, with_reference=with_reference)
     if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+        raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
     options = BoardOptions(
         baseline=baseline or BASELINE,
         thorough=wide or chosen_format is not Format.table,
