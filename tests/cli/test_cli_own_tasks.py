@@ -259,8 +259,7 @@ def test_reading_results_runs_nothing_of_them(
         ["leaderboard", "--curves"],
         ["leaderboard", "--format", "html"],
         ["list", "runs"],
-        ["leaderboard", "--with-reference"],
-        ["report", "--with-reference"],
+        ["report"],
         ["compare", one, other],
         ["compare", published, second],
         ["show", one],
@@ -279,7 +278,7 @@ def test_reading_results_runs_nothing_of_them(
     for folder in planted.glob("runs"):
         folder.rename(planted / "elsewhere")
     for words in (["leaderboard", "--wide"], ["report"]):
-        assert personabench(*words, "--results", planted).code == 0
+        assert personabench(*words, "--with-reference", "--results", planted).code == 0
         assert not (tmp_path / "mark").exists(), words
 
 

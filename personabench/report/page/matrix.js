@@ -4,7 +4,7 @@ const NARROW = 700;
 // Pixels between the margins of a printed page.
 const PAPER = 690;
 let isPrinting = false;
-const CELL = { least: 90, most: 420, height: 44, own: 14, twin: 30, over: 3 };
+const CELL = { least: 90, most: 900, height: 44, own: 14, twin: 30, over: 3 };
 
 /** The rows of a group by line: the row on the user's own history, and the one on another user's. */
 function linesOf(group, metric) {
