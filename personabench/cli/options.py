@@ -193,6 +193,14 @@ OnlyTask = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+WithReference = Annotated[
+    bool,
+    typer.Option(
+        "--with-reference",
+        help="Show published results (results/reference) as well.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(
