@@ -40,7 +40,7 @@ def table(
             "--task",
             "-t",
             metavar="TASK,..",
-            help="Tasks, a column each, as name or file.py[:Class]; one task has columns of its own "
+            help="Tasks, a column each: a name or file.py[:Class]. One task has columns of its own "
             "(default: all tasks).",
         ),
     ] = None,
