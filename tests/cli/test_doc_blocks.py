@@ -74,7 +74,7 @@ def write_files(page: Path, folder: Path) -> None:
     (folder / "card.yaml").write_text("method: oppu\nmodel: MODEL\ntrained_on: history\n")
     shutil.copy(PREFERENCES, folder / "strings.yaml")
     (folder / "prompts.toml").write_text('[prelude.system]\ntext = "You write emails."\n')
-    (folder / "errors.json").write_text('["locomo_0_qa0"]')
+    (folder / "errors.json").write_text('["locomo_0_qa0", "locomo_1_qa0"]')
     (folder / "people.jsonl").write_text('{"id": "310", "label": "a"}\n')
     problems = [{"question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(20)]
     (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
