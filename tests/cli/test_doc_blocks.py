@@ -60,6 +60,7 @@ def write_files(page: Path, folder: Path) -> None:
         }
     files |= read_files(page)
     for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
     task = "lamp3" if page == ROOT / "README.md" else "lamp4"
