@@ -27,7 +27,10 @@ from doc_blocks import (
 )
 from doc_stand_ins import DocServer, doc_server, fill_in, find_runs, stand_in
 
-FILES_OF = {"README.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md")}
+FILES_OF = {
+    "docs/own-data.md": ("judges.md",),
+    "README.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md"),
+}
 """Pages whose files the commands of another page name."""
 
 PREFERENCES = ROOT / "tasks" / "prelude" / "sample" / "email.json"
