@@ -33,6 +33,7 @@ FILES_OF = {
 }
 """Pages whose files the commands of another page name."""
 
+MAIN = "from personabench.cli.app import main; main()"
 PREFERENCES = ROOT / "tasks" / "prelude" / "sample" / "email.json"
 WHOLE = {"docs/tutorial.md"}
 """Pages whose runs are not shortened."""
@@ -92,6 +93,19 @@ def run_elsewhere(words: list[str], folder: Path) -> None:
     assert ended.returncode == 0, (words, ended.stdout[-2000:], ended.stderr[-2000:])
 
 
+def check_download(words: list[str], folder: Path) -> None:
+    """A download without a network gets as far as its first file, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", MAIN, *words, "--offline"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, (words, ended)
+    assert "would have been fetched" in ended.stderr, (words, ended.stderr)
+
+
 def run_command(
     command: Command, folder: Path, personabench: Personabench, server: DocServer
 ) -> None:
@@ -120,6 +134,7 @@ def run_command(
     else:
         assert program == "personabench", command
         if words[0] == "download":
+            check_download(words, folder)
             return
         words = stand_in(words, server, limit=command.where.partition(":")[0] not in WHOLE)
         ended = personabench(*words)
