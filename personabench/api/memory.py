@@ -247,6 +247,10 @@ class Memory(Method):
     def _cut(self, items: Sequence[MemoryItem], ctx: Context) -> list[MemoryItem]:
         """Keep the best whole items within `memory_tokens`; flag the others."""
         budget = getattr(self.params, "memory_tokens", Memory.Params.memory_tokens)
+        # The run's own limit holds for all methods alike.
+        shared = ctx.sampling.memory_tokens
+        if shared is not msgspec.UNSET:
+            budget = min(budget, shared) if budget else shared
         kept = [item for item in items if item.text]
         if not budget:
             return kept

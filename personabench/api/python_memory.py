@@ -19,6 +19,7 @@ import asyncio
 import dataclasses
 import inspect
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -142,6 +143,16 @@ class PythonMemory(Memory):
                     if self._endpoint.failure is not None:
                         raise self._endpoint.failure from error
                     raise
+                finally:
+                    self._count_failures(ctx)
+
+    def _count_failures(self, ctx: Context) -> None:
+        """Flag the failures that the provider has counted in `counts`, if it does so."""
+        counts = getattr(self._system, "counts", None)
+        if isinstance(counts, Counter):
+            for name, amount in counts.items():
+                ctx.flag(name, amount)
+            counts.clear()
 
 
 def is_provider(cls: Any) -> bool:
@@ -173,6 +184,17 @@ def make_memory_class(cls: type[Any]) -> type[PythonMemory]:
         "__doc__": cls.__doc__,
     }
     return type(cls.__name__, (PythonMemory,), attributes)
+
+
+def find_version(package: str) -> str:
+    """The installed version of a distribution as a requirement; empty without one.
+
+    As the attribute `code` of a class it is a part of its source hash.
+    """
+    try:
+        return list_versions([package])[0]
+    except UsageError:
+        return ""
 
 
 def list_versions(packages: Sequence[str]) -> list[str]:

@@ -362,6 +362,17 @@ EmbedderUrl = Annotated[
     ),
 ]
 
+MemoryTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-tokens",
+        min=1,
+        metavar="TOKENS",
+        help="Tokens that records and notes may take in a request for an answer.",
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+
 # Controls ---------------------------------------------------------------------------------------
 
 History = Annotated[
