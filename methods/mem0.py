@@ -111,7 +111,7 @@ class Mem0Provider:
     ) -> list[Mapping[str, Any]]:
         """Search the user's memories."""
         rows = self._memory.search(query, user_id=user, limit=k)["results"]
-        items = []
+        items: list[Mapping[str, Any]] = []
         for row in rows:
             source = self._sources.get(row["id"], {"ids": None, "time": ""})
             item = {"text": row["memory"], "time": source["time"], "record_ids": source["ids"]}

@@ -183,9 +183,9 @@ def is_file(name: str) -> bool:
 
 def _load_reference(name: str) -> type[Any]:
     """Load `module:Class`, a method or the provider of a memory."""
-    cls = _adapt_provider(import_reference(name))
+    cls: Any = _adapt_provider(import_reference(name))
     if isinstance(cls, type) and not hasattr(cls, "name"):
-        cls.name = cls.__name__
+        cls.name = cls.__name__  # type: ignore[attr-defined]
     _check_class("method", cls, name)
     return cls  # type: ignore[no-any-return]
 
