@@ -26,6 +26,7 @@ from personabench.cli import (
     export,
     generate,
     import_answers,
+    init,
     inspect,
     judge,
     judge_panel,
@@ -46,6 +47,7 @@ from personabench.cli import (
 from personabench.cli import list as listing
 from personabench.cli.console import echo
 from personabench.cli.help import OFFLINE_HELP, PanelCommand, PlainCommand
+from personabench.cli.run_command import RunCommand
 from personabench.errors import PersonabenchError, visible
 from personabench.models import environment
 
@@ -57,7 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     # Importing rich takes longer than a help page should; see `PanelCommand`.
     rich_markup_mode=None,
-    add_completion=False,
 )
 
 
@@ -77,7 +78,8 @@ def _root(
     pass
 
 
-app.command("run", cls=PanelCommand)(run.run)
+app.command("run", cls=RunCommand)(run.run)
+app.command("init", cls=PlainCommand)(init.init)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)

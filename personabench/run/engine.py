@@ -111,6 +111,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
+        self._population: Population | None = None
         self._attempts: dict[str, int] = {}
         self._stubborn: set[str] = set()
         self._rounds: dict[str, Round] = {}
@@ -240,6 +241,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
+            self._population = population
             self._profiles.record("", User("prepare", ()), None, ctx)
 
     def _begin_refresh(self) -> RefreshState:
@@ -333,6 +335,7 @@ class Engine:
 
     async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
+            attempt.history = variant.history
             answer, _ = await self._answer(variant, attempt)
             return encodable(require_text(answer))
 
@@ -466,7 +469,10 @@ class Engine:
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""
         try:
-            return load_sample(self.dataset, position, self._index), None
+            sample = load_sample(self.dataset, position, self._index)
+            if self._population is not None:
+                sample = self._population.share_history(sample)
+            return sample, None
         except PluginError as fault:
             sample_id, user_id = self._index[position]
             return Sample(sample_id, user_id, ""), fault
@@ -509,11 +515,13 @@ class Engine:
         return [client.window for client in self._method_clients()]
 
     def _new_attempt(self, sample: Sample) -> Attempt:
+        user_id, sample_id = sample.user_id, sample.id
         simulator = self.roles.get("simulator", self.client)
+        seed = self.spec.seed
         return Attempt(
-            ctx=self._new_context("predict", sample.user_id, sample.id),
-            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
-            learning=self._new_context("update", sample.user_id, sample.id),
+            ctx=self._new_context("predict", user_id, sample_id),
+            create_simulator=lambda: Role("simulator", simulator, user_id, seed, sample_id),
+            create_learning=lambda: self._new_context("update", user_id, sample_id),
             windows=self._windows(),
         )
 
