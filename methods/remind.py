@@ -17,17 +17,13 @@ from personabench.api.method import retrieval_needs
 
 PROMPTS = PromptFile(__file__, "remind.prompts.toml")
 CRITIQUE_TOKENS = 150
-_PAPER = (
-    "Do LLMs Recognize Your Preferences? Evaluating Personalized Preference Following in LLMs, "
-    "arXiv 2502.09597"
-)
 
 
 class Remind(Method):
     """Show the conversation, and remind the model of the user's preferences after the question."""
 
     name = "remind"
-    paper = _PAPER
+    paper = "Do LLMs Recognize Your Preferences?, arXiv 2502.09597"
     designed_for = ("prefeval*",)
     needs = ("history",)
     prompts = (PROMPTS,)
@@ -42,7 +38,7 @@ class WorkedExamples(Method):
     """Show the conversation, and five examples of finding a preference before the question."""
 
     name = "cot"
-    paper = _PAPER
+    paper = "Do LLMs Recognize Your Preferences?, arXiv 2502.09597"
     designed_for = ("prefeval*",)
     needs = ("history",)
     prompts = (PROMPTS,)
@@ -56,7 +52,7 @@ class RagK(Method):
     """Show the conversation, and its k best records once more before the question."""
 
     name = "rag_k"
-    paper = _PAPER
+    paper = "Do LLMs Recognize Your Preferences?, arXiv 2502.09597"
     designed_for = ("prefeval*",)
     needs = ("history",)
     prompts = (PROMPTS,)
@@ -90,7 +86,7 @@ class SelfCritic(Method):
     """Answer after the conversation, criticize the answer, and revise it."""
 
     name = "self_critic"
-    paper = _PAPER
+    paper = "Do LLMs Recognize Your Preferences?, arXiv 2502.09597"
     designed_for = ("prefeval*",)
     needs = ("history",)
     prompts = (PROMPTS,)
