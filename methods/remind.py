@@ -1,4 +1,4 @@
-"""Ask in another way after the whole conversation: the prompt-only methods of PrefEval.
+"""Ask in another way after the whole conversation: prompt-only methods of a paper on preferences.
 
 All show the history as `full` does.  `remind` ends the question with a sentence, `cot` puts worked
 examples in front of it, `rag_k` repeats the best records there, and `self_critic` has the model
