@@ -1,9 +1,10 @@
-"""`personabench check`: verify a method, a task or retrieval without a model, or a backend."""
+"""`personabench check`: verify plugins, retrieval and published results, or a backend."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from personabench.run.retrieval_check import RetrievalScore
     from personabench.testing.checks import Finding
 
-app = typer.Typer(help="Verify a method, a task, its retrieval or a backend.", no_args_is_help=True)
+app = typer.Typer(
+    help="Verify plugins, retrieval, a backend or published results.",
+    no_args_is_help=True,
+)
 
 
 @app.command("task", cls=PlainCommand)
@@ -215,6 +219,25 @@ def backend(
         return
     for label, fact in facts.items():
         echo(f"{label:9} {fact}")
+
+
+@app.command("published", cls=PlainCommand)
+def published(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with published results.", metavar="FOLDER")
+    ] = RESULTS / "reference",
+    json: Json = False,
+) -> None:
+    """Check that published results are whole and hold no texts.
+
+    No text of the data may be in them.
+
+    Hashes, counts, names and fingerprints have to agree, and every number of a summary has to
+    follow from its scores. Exits with 1 if a file fails, and with 2 if there is none.
+    """
+    from personabench.testing.published_check import check_published
+
+    _report(check_published(folder), json)
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}

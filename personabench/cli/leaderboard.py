@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, screen
-from personabench.cli.options import RESULTS, Json, MaskFile, OnlyTask, Prices, Results
+from personabench.cli.options import (
+    RESULTS,
+    Json,
+    MaskFile,
+    OnlyTask,
+    Prices,
+    Results,
+    WithReference,
+)
 
 if TYPE_CHECKING:
     from personabench.leaderboard import Board
@@ -32,6 +40,7 @@ class Format(StrEnum):
 def leaderboard(
     task: OnlyTask = None,
     results: Results = RESULTS,
+    with_reference: WithReference = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -76,21 +85,22 @@ def leaderboard(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rank runs and published results, a row per method.
+    """Rank the runs of each task, a row per method.
 
     Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
-    --wide adds columns, --mask a score without samples whose golds are wrong.
+    --wide adds columns, --with-reference published results, --mask a score without samples whose
+    golds are wrong.
     """
     from personabench.cli.tables import curve_text, print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard.curves import curves as curve_points
-    from personabench.results.index import read_all
+    from personabench.results.index import read_chosen, suggest_runs
 
     chosen_format = Format.json if json else format
-    runs = read_all(results)
+    runs = read_chosen(results, with_reference=with_reference)
     if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+        raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
     task_name = _task_name(task, runs, results)
     options = BoardOptions(
         baseline=baseline or BASELINE,

@@ -11,7 +11,7 @@ import typer
 
 from personabench.cli.console import echo
 from personabench.cli.leaderboard import open_mask
-from personabench.cli.options import RESULTS, MaskFile, Results
+from personabench.cli.options import RESULTS, MaskFile, Results, WithReference
 from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
@@ -98,9 +98,7 @@ def table(
         typer.Option("--baseline", metavar="ROW", help="Row that gains are measured against."),
     ] = None,
     mask: MaskFile = None,
-    with_reference: Annotated[
-        bool, typer.Option("--with-reference", help="Published results as well.")
-    ] = False,
+    with_reference: WithReference = False,
     format: Annotated[
         TableFormat,
         typer.Option("--format", "-f", metavar="FORMAT", help="latex, md or csv."),
@@ -120,12 +118,12 @@ def table(
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard import paper_formats as formats
     from personabench.leaderboard.paper_table import PaperOptions, make_table
-    from personabench.results.index import read_all, read_runs
+    from personabench.results.index import read_chosen, suggest_runs
     from personabench.results.locate import load_tasks
 
-    runs = read_all(results) if with_reference else read_runs(results)
+    runs = read_chosen(results, with_reference=with_reference)
     if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+        raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
     load_tasks(None, (run.spec for run in runs if run.spec), results)
     tasks = split_names(task or "")
     audited = open_mask(mask, [run for run in runs if not tasks or run.summary.task in tasks])

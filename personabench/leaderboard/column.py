@@ -247,9 +247,11 @@ def _shared_samples(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(shared))
 
 
-def metric_values(scores: Vector, name: str) -> dict[str, float | list[float]]:
+def metric_values(
+    scores: Vector, name: str, scorer: str = SCORER
+) -> dict[str, float | list[float]]:
     """Return a metric's values by sample id, of the samples that have one."""
-    metrics = scores.values.get(SCORER, {})
+    metrics = scores.values.get(scorer, {})
     values = metrics.get(name)
     if not values:
         return {}
@@ -347,23 +349,29 @@ def _find_metric(run: Run, name: str, scores: Vector) -> Metric | None:
     return next((metric for metric in metrics if metric.name == name), None)
 
 
-def check_summary(run: Run, name: str, scores: Vector, aggregate: Aggregate) -> None:
+def check_summary(
+    run: Run, name: str, scores: Vector, aggregate: Aggregate, scorer: str = SCORER
+) -> None:
     """Check that a metric in a run's summary is that of its scores.
 
     Raises:
         DataError: it is another, so that one of the two was changed.
     """
-    recorded = run.summary.score(name)
-    by_sample = metric_values(scores, name)
+    recorded = run.summary.score(name, scorer)
+    by_sample = metric_values(scores, name, scorer)
     if recorded is None or not by_sample:
         return
     computed = aggregate(_to_array(by_sample, tuple(by_sample)))
     if not math.isclose(computed, recorded, rel_tol=1e-6, abs_tol=1e-9):
         raise DataError(
-            f"{run.path}: {name} is {recorded:.6g} in the summary, {computed:.6g} by its scores: "
-            "one of them was changed. Repeat the run's command, which scores existing answers "
-            "again, or remove the file if it is a published result"
+            f"{run.path}: {name}{_of_scorer(scorer)} is {recorded:.6g} in the summary, "
+            f"{computed:.6g} by its scores: one of them was changed. Repeat the run's command, "
+            "which scores existing answers again, or remove the file if it is a published result"
         )
+
+
+def _of_scorer(scorer: str) -> str:
+    return "" if scorer == SCORER else f" ({scorer})"
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:

@@ -48,6 +48,8 @@ class Metric:
         scope: set if the tokenizer does not cover every script.
         variant_of: the metric that this one computes in another way; tables leave the variant out
             if both agree in every row.
+        imports: modules that measuring imports on use; a run loads them while its first calls are
+            in flight.
     """
 
     name: str
@@ -57,3 +59,4 @@ class Metric:
     signature: Callable[[], str] | None = None
     scope: TokenizerScope | None = None
     variant_of: str | None = None
+    imports: tuple[str, ...] = ()

@@ -192,6 +192,8 @@ class _Auditor:
         self._numbers: dict[str, int] = {}
         self._questions: dict[tuple[str, str], str] = {}
         self._options = _Options()
+        # Of a bounded audit alone, so that its second pass need not load them again.
+        self._kept: dict[int, Sample] = {}
 
         self.in_history = _Cases(
             "gold_in_history", "have their gold in their own history", "questions"
@@ -222,6 +224,8 @@ class _Auditor:
             self.records += len(sample.history)
             positions.append(position)
             self._read_question(sample)
+            if max_records is not None:
+                self._kept[position] = sample
         return positions
 
     def _read_question(self, sample: Sample) -> None:
@@ -240,9 +244,9 @@ class _Auditor:
 
     def _check_times(self, sample: Sample) -> None:
         asked = moment(sample.time)
-        later = [record for record in sample.history if moment(record.time) > asked]
         if not asked or not any(record.time for record in sample.history):
             return
+        later = [record for record in sample.history if moment(record.time) > asked]
         self.dated += 1
         self.late.of += 1
         if later:
@@ -267,7 +271,9 @@ class _Auditor:
         holders: dict[int, tuple[str, str]] = {}
         checked: set[int] = set()
         for position in positions:
-            sample = load_sample(self.dataset, position, self.index)
+            sample = self._kept.pop(position, None)
+            if sample is None:
+                sample = load_sample(self.dataset, position, self.index)
             self._find_own_gold(sample)
             history_key = hash((sample.user_id, tuple(record.id for record in sample.history)))
             if history_key in checked:
@@ -373,6 +379,8 @@ class _Auditor:
 
 
 def _longer(marks: Marks | None, sample: Sample) -> Marks:
+    if marks is not None and len(sample.history) <= len(marks):
+        return marks
     own = mark_history(User(sample.user_id, sample.history))
     return own if marks is None or len(own) > len(marks) else marks
 

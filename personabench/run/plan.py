@@ -78,7 +78,11 @@ class RunPlan(Work):
             row[name] = self.least(amount)
             row[f"{name}_at_most"] = self.most(amount)
         fewest = min(self.ways, key=lambda way: way.total)
-        row |= {"calls_by_phase": fewest.calls, "cached": fewest.cached}
+        row |= {
+            "calls_by_phase": fewest.calls,
+            "calls_expected": self.calls,
+            "cached": fewest.cached,
+        }
 
         amounts = [way.price(prices) for way in self.ways]
         known = [amount for amount in amounts if amount is not None]

@@ -6,6 +6,7 @@ task has a judge, and scores. A model is opened only if a run has pending sample
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ import msgspec
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.task import Task
 from personabench.errors import DataError, MisfitError, RunError, UsageError
+from personabench.metrics.preload import preload
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.client import Client
@@ -158,7 +160,11 @@ async def _execute(
     """Execute a run whose folder is started."""
     try:
         write_shard_file(job.folder, options, job.task)
+        if options.run_file:
+            job.folder.write_run_file(options.run_file)
         with _logged(log):
+            if options.environment:
+                _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log).execute()
     finally:
         job.folder.close()
@@ -196,7 +202,11 @@ class _Execution:
         # Before anything is appended to the files.
         self.edits = describe_edits(self.job.folder, earlier)
 
+        # While the first calls are in flight, loading the scorers costs no time.
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(None, preload, self.job.task.metrics)
         await self._predict(pending)
+        await loading
         positions = self._positions_to_score()
         if self.job.judge and self.complete:
             await self._judge(self.job.judge, positions)

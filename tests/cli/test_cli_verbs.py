@@ -292,7 +292,7 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
             "check task",
             "check method",
         ),
-        *("cache stats", "cache why", "cache prune", "new method"),
+        *("cache stats", "cache why", "cache prune", "new method", "inspect memory"),
     ],
 )
 def test_every_verb_has_help_that_fits_its_line(
