@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
-from personabench.leaderboard.estimates import ALPHA
+from personabench.leaderboard.estimates import ALPHA, MIN_USERS
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, judge_of
 from personabench.results.index import Run
@@ -16,6 +17,28 @@ from personabench.results.index import Run
 _FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
 # A method that falls back on more samples than this is hardly measured at all.
 MOSTLY = 0.5
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line under a board.
+
+    Attributes:
+        parts: sentences, each with the column that it explains, without which it is left out;
+            empty for one that always stands.
+    """
+
+    parts: Sequence[tuple[str, str]]
+
+    def text(self, columns: Collection[str]) -> str:
+        """The sentences that stand under a table with some columns."""
+        sentences = [text for text, column in self.parts if not column or column in columns]
+        return " ".join(sentences)
+
+
+def plain(texts: Iterable[str]) -> list[Note]:
+    """Notes that stand under every table."""
+    return [Note([(text, "")]) for text in texts]
 
 
 def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run]) -> list[str]:
@@ -35,7 +58,6 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
             f"{subject} do not score the same samples, and the order is of what each scored. Gains "
             "and tests use the samples of both rows."
         )
-        notes += _describe_frontier(rows)
 
     older = len(runs) - len(newest)
     if older:
@@ -74,12 +96,18 @@ def _describe_options(runs: Sequence[Run]) -> list[str]:
     return [f"Task: {', '.join(shared)}."] if shared else []
 
 
-def _describe_frontier(rows: Sequence[Row]) -> list[str]:
+def describe_frontier(rows: Sequence[Row], headings: Mapping[str, str]) -> list[Note]:
     """Name the samples of the frontier, if they are not those of each row."""
     notes = []
-    for setting in dict.fromkeys(row.setting for row in rows):
+    for setting in headings:
         members = [
-            row for row in rows if row.setting == setting and row.estimate and row.estimate.n
+            row
+            for row in rows
+            if row.setting == setting
+            and row.history == "own"
+            and not row.unranked
+            and row.estimate
+            and row.estimate.n
         ]
         sizes = set()
         excluded = []
@@ -91,13 +119,35 @@ def _describe_frontier(rows: Sequence[Row]) -> list[str]:
             if aligned is not None and estimate is not None and aligned.n != estimate.n:
                 sizes.add(aligned.n)
         if sizes:
-            notes.append(f"Frontier: scores on the {max(sizes)} samples that its rows share.")
+            notes.append(
+                f"Frontier{_of_setting(setting, headings)}: scores on the {max(sizes)} samples "
+                "that its rows share."
+            )
         if excluded:
             notes.append(
                 "Not on the frontier, too few samples in common with the others: "
                 f"{', '.join(excluded)}."
             )
-    return notes
+    return [Note([(note, "frontier")]) for note in notes]
+
+
+def _of_setting(setting: str, headings: Mapping[str, str]) -> str:
+    """Name a setting in a sentence, if the board has several."""
+    return f" of {headings[setting]}" if len(headings) > 1 else ""
+
+
+def describe_ranks(rows: Sequence[Row]) -> list[str]:
+    """Name the rows without a rank, by reason."""
+    letters: dict[str, list[str]] = {}
+    for row in rows:
+        if row.unranked:
+            letters.setdefault(row.unranked, []).append(row.letter)
+    if not letters:
+        return []
+    if [len(rows)] == [len(unranked) for unranked in letters.values()]:
+        return [f"‡ No row is ranked: {next(iter(letters))}."]
+    reasons = [f"{', '.join(unranked)} ({reason})" for reason, unranked in letters.items()]
+    return [f"‡ Not ranked: {'; '.join(reasons)}."]
 
 
 def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
@@ -139,40 +189,82 @@ def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline:
     return notes
 
 
-def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
-    """Describe intervals, tests, controls and seeds of a board."""
+def describe_statistics(
+    rows: Sequence[Row], baseline: str, headings: Mapping[str, str]
+) -> list[Note]:
+    """Describe intervals, tests, controls and seeds of a board.
+
+    Args:
+        headings: the settings of the board and their names.
+    """
     return [
-        *_describe_tests(rows, baseline),
-        *_describe_untested(rows, baseline),
-        *_describe_leaders(rows),
-        *_describe_controls(rows),
-        *_describe_missing_intervals(rows),
-        *_describe_seeds(rows),
+        _describe_columns(rows, baseline, headings),
+        *describe_frontier(rows, headings),
+        *plain(
+            [
+                *_describe_untested(rows, baseline),
+                *_describe_leaders(rows, headings),
+                *_describe_controls(rows),
+                *_describe_missing_intervals(rows),
+                *_describe_seeds(rows),
+            ]
+        ),
     ]
 
 
-def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
-    if any(row.gain is not None and row.gain.gain.value is not None for row in rows):
-        sizes = sorted({row.statistics.tests for row in rows if row.statistics.draws})
-        family = " or ".join(str(size) for size in sizes)
-        controls = max(row.statistics.controls for row in rows)
+def _describe_columns(rows: Sequence[Row], baseline: str, headings: Mapping[str, str]) -> Note:
+    """Explain marks and columns of the statistics, and the tests behind them."""
+    parts = []
+    if any(row.estimate is not None and row.estimate.low is not None for row in rows):
+        parts.append(
+            ("±: half of a 95 % interval over users; [low, high]: one with unequal sides.", "")
+        )
+    has_gain = any(row.gain is not None and row.gain.gain.value is not None for row in rows)
+    if has_gain:
+        parts.append((f"Δ {baseline}: gain on the same samples.", "gain"))
+        parts.append(("p: of that gain, corrected.", "gain_p"))
+    elif len(rows) > 1:
+        parts.append(
+            (
+                f"No single row '{baseline}' to measure gains against: run it or name another "
+                "with --baseline.",
+                "",
+            )
+        )
+    if any(row.statistics.beats for row in rows):
+        parts.append((f"Superscripts: rows beaten at p ≤ {ALPHA}.", ""))
+
+    tests = _count_tests(rows, headings)
+    if tests:
         draws = max(row.statistics.draws for row in rows)
-        control_family = ""
+        parts.append(
+            (
+                f"Tests: sign-flip over users, Holm-corrected over {tests}; "
+                f"{draws:,} draws, seed 0.",
+                "",
+            )
+        )
+    return Note(parts)
+
+
+def _count_tests(rows: Sequence[Row], headings: Mapping[str, str]) -> str:
+    """The sizes of the families of tests in words, by setting; empty without any test."""
+    sizes: dict[str, list[str]] = {}
+    for setting, heading in headings.items():
+        members = [row.statistics for row in rows if row.setting == setting]
+        tests = max(numbers.tests for numbers in members)
+        controls = max(numbers.controls for numbers in members)
+        parts = [f"{tests} pair{'s' * (tests > 1)}"] if tests else []
         if controls:
-            control_family = f" and, for own against shuffled histories, over {controls}"
-        return [
-            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
-            f"Δ {baseline}: gain on the same samples. "
-            f"p: sign-flip test over users, Holm-corrected over {family} pair(s){control_family}. "
-            f"Superscripts: rows beaten at p ≤ {ALPHA}. {draws:,} draws, seed 0."
-        ]
-    if len(rows) > 1:
-        return [
-            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
-            f"No single row '{baseline}' to measure gains against: run it or name another with "
-            "--baseline."
-        ]
-    return []
+            apart = "apart from these, " if tests else ""
+            parts.append(f"{apart}{controls} of own against shuffled histories")
+        if parts:
+            sizes.setdefault(" and, ".join(parts), []).append(heading)
+
+    if len(sizes) < 2:
+        total = "".join(sizes)
+        return f"{total}, in each setting" if total and len(headings) > 1 else total
+    return "; ".join(f"{size} ({', '.join(names)})" for size, names in sizes.items())
 
 
 def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
@@ -187,15 +279,28 @@ def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
     ]
 
 
-def _describe_leaders(rows: Sequence[Row]) -> list[str]:
+def _describe_leaders(rows: Sequence[Row], headings: Mapping[str, str]) -> list[str]:
+    """Name the rows that are tied for the lead of their setting."""
     notes = []
-    for setting in dict.fromkeys(row.setting for row in rows):
+    open_settings = []
+    contested = 0
+    for setting in headings:
         members = [row for row in rows if row.setting == setting and row.leader is not None]
-        best = [row.letter for row in members if row.leader]
-        if 1 < len(best) < len(members):
-            notes.append(f"Tied for the lead: {', '.join(best)}.")
-        elif len(best) == len(members) > 1:
-            notes.append("No row is significantly behind the best.")
+        ranked = [row for row in members if not row.unranked]
+        best = [row.letter for row in ranked if row.leader]
+        contested += len(ranked) > 1
+        if 1 < len(best) < len(ranked):
+            where = _of_setting(setting, headings)
+            notes.append(f"Tied for the lead{where}: {', '.join(best)}.")
+        elif len(best) == len(ranked) > 1:
+            open_settings.append(setting)
+
+    if open_settings and len(open_settings) == contested:
+        every = " of its setting" if len(headings) > 1 else ""
+        return [*notes, f"No row is significantly behind the best{every}."]
+    for setting in open_settings:
+        where = _of_setting(setting, headings)
+        notes.append(f"No row{where} is significantly behind the best.")
     return notes
 
 
@@ -212,7 +317,8 @@ def _describe_controls(rows: Sequence[Row]) -> list[str]:
 def _describe_missing_intervals(rows: Sequence[Row]) -> list[str]:
     letters: dict[str, list[str]] = {}
     for row in rows:
-        if row.estimate is not None and row.estimate.reason:
+        # Why rows of few users have none is in the note on ranks.
+        if row.estimate is not None and row.estimate.reason and row.users >= MIN_USERS:
             letters.setdefault(row.estimate.reason, []).append(row.letter)
 
     notes = []
@@ -234,7 +340,9 @@ def _describe_seeds(rows: Sequence[Row]) -> list[str]:
     return notes
 
 
-def describe_rules(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
+def describe_rules(
+    rows: Sequence[Row], entries: Sequence[Entry], headings: Mapping[str, str]
+) -> list[str]:
     """Name the best rule without a model and the methods that do not beat it, in each setting."""
     pairs = list(zip(rows, entries, strict=True))
     rules = {row.letter for row, entry in pairs if entry.is_rule}
@@ -245,14 +353,17 @@ def describe_rules(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
 
     notes = []
     own = [row for row in rows if row.history == "own" and row.scores.get(row.primary) is not None]
-    for setting in dict.fromkeys(row.setting for row in own):
+    for setting in headings:
         members = [row for row in own if row.setting == setting]
+        # A row without a rank neither sets the bar nor falls short of it, unless none has a rank.
+        members = [row for row in members if not row.unranked] or members
         # Rows are in order of rank.
         best = next((row for row in members if row.letter in rules), None)
         if best is not None:
             methods = [row for row in members if row.letter not in rules | oracles]
             lower = members[members.index(best) :]
-            notes.append(_compare_to_rule(best, methods, lower))
+            where = _of_setting(setting, headings)
+            notes.append(_compare_to_rule(best, methods, lower, where))
     return notes
 
 
@@ -260,6 +371,7 @@ def _compare_to_rule(
     rule: Row,
     methods: Sequence[Row],
     lower: Sequence[Row],
+    where: str,
 ) -> str:
     """Say which methods do not beat a rule; of rows without statistics those that rank lower."""
     behind, untold = [], []
@@ -272,7 +384,7 @@ def _compare_to_rule(
         elif contrast is None or contrast.corrected is None or contrast.corrected > ALPHA:
             untold.append(row.label)
 
-    note = f"Best rule without a model: {rule.label} ({rule.scores[rule.primary]:.4f})."
+    note = f"Best rule without a model{where}: {rule.label} ({rule.scores[rule.primary]:.4f})."
     if behind:
         note += f" Do not beat it: {', '.join(behind)}."
     if untold:

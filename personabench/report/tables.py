@@ -46,6 +46,8 @@ KEPT = (
     "failed",
     "owed",
     "leader",
+    "ranked",
+    "emphasized",
     "seeds",
     "seed_sd",
     "detectable",

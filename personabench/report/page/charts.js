@@ -89,7 +89,7 @@ function frontier(group, metric, rows, width) {
   const data = rows.map((one) => {
     const shared = one.found.common.value !== null;
     const spent = cost(one.row);
-    return { ...ranged(one, shared ? one.found.common : one.found, score, `${count(spent)} tokens per query`), apart: known && !shared, cost: Math.max(spent, 1) };
+    return { ...ranged(one, shared ? one.found.common : one.found, score, `${count(spent)} tokens per query`), apart: (known && !shared) || !one.row.ranked || one.row.history !== "own", cost: Math.max(spent, 1) };
   });
   const better = (a, b) => (isHigher(group, metric) ? a > b : a < b);
   const steps = [];
@@ -146,7 +146,7 @@ function samplesOf(rows, data) {
   const cut = rows.find(({ found }) => found.common.value !== null && found.common.n !== found.n);
   return [
     cut ? `; scores on the ${cut.found.common.n} samples that all have` : "",
-    data.some(({ apart }) => apart) ? "; hollow: too few samples in common with the others, not compared" : "",
+    data.some(({ apart }) => apart) ? "; hollow: not compared, since they are controls or have too few users or samples" : "",
   ].join("");
 }
 

@@ -6,7 +6,7 @@ const COLUMNS = [
   { name: "Method", text: true, value: ({ row }) => row.label, cell: methodCell, head: true },
   { name: "Model", text: true, value: ({ group }) => group.model },
   { name: "Metric", text: true, value: ({ metric, group }) => `${metric} ${isHigher(group, metric) ? "↑" : "↓"}` },
-  { name: "Score", value: ({ found }) => found.value, cell: (line) => withInterval(line.found, score, tested(line) && line.row.leader) },
+  { name: "Score", value: ({ found }) => found.value, cell: (line) => withInterval(line.found, score, tested(line) && line.row.emphasized) },
   { name: "Beats", text: true, value: (line) => (tested(line) ? line.row.beats.join(" ") : "") },
   {
     name: "Gain",
