@@ -37,6 +37,7 @@ from personabench.cli.options import (
     Methods,
     Metrics,
     Prices,
+    Quiet,
     RayOptions,
     Reading,
     ReadingOption,
@@ -51,6 +52,7 @@ from personabench.cli.options import (
     Split,
     Temperature,
     TopP,
+    Users,
 )
 from personabench.cli.own_data import (
     Columns,
@@ -86,6 +88,7 @@ def run(
     kind: Kind = None,
     save_task: SaveTask = None,
     limit: Limit = None,
+    users: Users = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -110,6 +113,7 @@ def run(
     dry_run: DryRun = False,
     prices: Prices = None,
     max_cost: MaxCost = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Run methods on tasks and print a leaderboard.
@@ -123,6 +127,7 @@ def run(
 
     _check_names(method, task, metric or [])
     _check_limits(model, prices, max_cost)
+    _check_selection(limit, users)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
     source = read_data_options(
@@ -140,6 +145,7 @@ def run(
         split=split,
         data=source.data,
         limit=limit,
+        users=users,
         backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
@@ -162,7 +168,7 @@ def run(
         max_cost=max_cost,
     )
 
-    start = print_plan if dry_run else functools.partial(_run, cluster=cluster)
+    start = print_plan if dry_run else functools.partial(_run, cluster=cluster, quiet=quiet)
     start(_repeat_for_seeds(options, seeds), json)
 
 
@@ -241,6 +247,21 @@ def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float
         raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
+def _check_selection(limit: int | None, users: int | None) -> None:
+    """Refuse two numbers for one selection.
+
+    Raises:
+        UsageError: samples and users are both limited.
+    """
+    from personabench.errors import UsageError
+
+    if limit is not None and users is not None:
+        raise UsageError(
+            f"--users {users} cannot be used together with --limit {limit}: both choose whole "
+            "users, by their number or by that of their samples"
+        )
+
+
 def _read_seeds(seed: int, seeds: str | None) -> list[int]:
     """Read the seeds of a command from `--seed` and `--seeds`.
 
@@ -264,21 +285,29 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
 
 
 def _run(
-    options_by_seed: Sequence[Options], json: bool, cluster: RayExecutor | None = None
+    options_by_seed: Sequence[Options],
+    json: bool,
+    cluster: RayExecutor | None = None,
+    quiet: bool = False,
 ) -> None:
-    """Execute runs and print their leaderboard, warnings and errors."""
+    """Execute runs and print their leaderboard, warnings and errors; if quiet, no warnings."""
     console = screen(err=True)
     announced: set[str] = set()
-    outcomes = execute(options_by_seed, console, announced, cluster)
+    outcomes = execute(options_by_seed, console, announced, cluster, quiet=quiet)
 
-    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
-    conclude(outcomes, options_by_seed[0], announced, console)
+    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster, quiet=quiet)
+    conclude(outcomes, options_by_seed[0], announced, console, quiet=quiet)
 
 
 def _print_outcomes(
-    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
+    outcomes: Sequence[Outcome],
+    results: Path,
+    json: bool,
+    cluster: RayExecutor | None,
+    *,
+    quiet: bool,
 ) -> None:
-    """Print summaries as JSON, or the leaderboard and the run folders."""
+    """Print summaries as JSON, or the leaderboard and, unless quiet, the run folders."""
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
@@ -294,6 +323,8 @@ def _print_outcomes(
 
     finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
     print_boards(boards(finished, options=BoardOptions(results=results)), screen())
+    if quiet:
+        return
     echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for path in paths:
         echo(f"  {path}")

@@ -162,8 +162,8 @@ def _difference(client: DryRunClient, request: Request) -> str:
 
 
 @dataclass
-class _DryRunner:
-    """Everything that the dry runs of one command share."""
+class DryRunner:
+    """Dry runs, and everything that those of one command share."""
 
     runs: Sequence[runner.ResolvedRun]
     model: Backend
@@ -176,12 +176,15 @@ class _DryRunner:
         job: runner.ResolvedRun,
         sample_id: str | None = None,
         *,
+        positions: Sequence[int] | None = None,
         memory: dict[str, Response] | None = None,
         change: Change | None = None,
     ) -> DryRunClient:
-        """Run a method with filler, on the owed samples or on one; return the client.
+        """Run a method with filler, on the owed samples or on some; return the client.
 
         Args:
+            sample_id, positions: one sample, or the positions of several.
+            memory: replies of other dry runs, to which those of this one are added.
             change: makes the filler another than the expected one; samples may then fail.
         """
         client = DryRunClient(self.model, self.cache, self.policy)
@@ -193,7 +196,7 @@ class _DryRunner:
             output.start(job.spec)
             try:
                 engine = self._engine(job, client, output)
-                owed = _owed(job, engine, sample_id)
+                owed = _owed(job, engine, sample_id) if positions is None else list(positions)
                 client.owed = len(owed)
                 client.style = dataclasses.replace(_style(job, owed), **(change or {}))
                 if client.style.labels:
@@ -207,7 +210,8 @@ class _DryRunner:
                 if engine.progress.failed and change is None:
                     raise _samples_fail(job, engine.progress.failed, output)
                 if job.judge:
-                    waiting = [] if sample_id else _unjudged_answers(job, engine, owed, output)
+                    is_part = sample_id or positions is not None
+                    waiting = [] if is_part else _unjudged_answers(job, engine, owed, output)
                     positions = sorted([*owed, *waiting])
                     judge_client = engine.roles["judge"]
                     await judge(output, job.task, job.dataset, positions, job.judge, judge_client)
@@ -223,7 +227,7 @@ class _DryRunner:
 
 
 @asynccontextmanager
-async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
+async def _dry_runner(options: runner.Options) -> AsyncIterator[DryRunner]:
     options = options.guarded()
 
     folders = [options.results]
@@ -243,7 +247,7 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
         # A dialect that was learnt is part of the keys; a plan learns none.
         Openings(options, Budget({})).recall(model, *roles.values())
         runs = runner.resolve(options, model, roles)
-        yield _DryRunner(runs, model, cache, options.cache, embedders)
+        yield DryRunner(runs, model, cache, options.cache, embedders)
 
 
 def _owed(job: runner.ResolvedRun, engine: Engine, sample_id: str | None) -> list[int]:
