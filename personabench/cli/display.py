@@ -38,7 +38,7 @@ def watching(console: Console) -> Watch:
 def _live(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
     from rich.console import Group
     from rich.live import Live
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.text import Text
 
     from personabench.run.progress import CommandProgress
@@ -46,23 +46,23 @@ def _live(console: Console, title: str, counts: Progress, client: Client) -> Ite
     bar = Progress(
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[eta]}"),
+        TextColumn("{task.fields[times]}"),
     )
-    bar_id = bar.add_task("", total=counts.total, eta="")
+    bar_id = bar.add_task("", total=counts.total, times="")
     heading = Text(no_wrap=True, overflow="ellipsis")
     detail = Text(style="dim", no_wrap=True, overflow="ellipsis")
 
     def update() -> None:
         command = counts.command or CommandProgress()
-        is_part = len(command.runs) > 1
         completed, total = counts.before + counts.done, counts.total
+        elapsed = command.elapsed or time.monotonic() - counts.started
         heading.plain = title
-        if is_part:
+        if len(command.runs) > 1:
             number, runs = command.place(counts)
             heading.plain += f": {completed}/{total}, run {number} of {runs}"
             completed, total = command.completed, command.total
-        bar.update(bar_id, completed=completed, total=total, eta=_describe_eta(counts))
+        times = f"{format_duration(elapsed)}, {_describe_eta(counts)}"
+        bar.update(bar_id, completed=completed, total=total, times=times)
         detail.plain = f"  {_detail(counts, client)}"
 
     live = Live(Group(heading, bar, detail), console=console, refresh_per_second=4, transient=True)

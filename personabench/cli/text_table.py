@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 GAP = 2
@@ -151,3 +152,13 @@ def row_lines(columns: Sequence[Column], row: int, style: str = "") -> Iterator[
             line.append(cell, " ".join(filter(None, (style, cell_style))) or None)
         line.rstrip()
         yield line
+
+
+def print_table(console: Console, *layouts: Sequence[Column]) -> None:
+    """Print the first of some layouts of a table that fits the width, or else the last."""
+    columns = next((fit for fit in layouts if total_width(fit) <= console.width), layouts[-1])
+    for line in head_lines(columns):
+        console.print(line, soft_wrap=True)
+    for row in range(len(columns[0].cells)):
+        for line in row_lines(columns, row):
+            console.print(line, soft_wrap=True)

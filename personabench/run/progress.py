@@ -147,6 +147,11 @@ class CommandProgress:
         return sum(run.completed for run in self.runs)
 
     @property
+    def elapsed(self) -> float:
+        """Seconds of work on all runs so far."""
+        return sum(run.seconds for run in self.runs)
+
+    @property
     def ahead(self) -> int:
         """Pending samples of runs that have not begun."""
         return sum(run.pending for run in self.runs if run.progress is None and not run.has_ended)
@@ -164,7 +169,7 @@ class CommandProgress:
         included. A phase that was never called takes as long as its replies may be longer.
         """
         paid = _sum_traffic(self.runs)
-        elapsed = sum(run.seconds for run in self.runs)
+        elapsed = self.elapsed
         weights = _weigh_phases(paid, self.runs)
         made = sum(weights[phase] * traffic.calls for phase, traffic in paid.items())
         if made <= 0:
