@@ -14,6 +14,7 @@ from personabench.cli.interruption import describe_interrupt, print_interrupted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.models.backends.base import Backend
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome, ResolvedRun
@@ -25,6 +26,7 @@ def execute(
     announced: set[str],
     cluster: RayExecutor | None = None,
     notify: Callable[[Sequence[ResolvedRun]], None] | None = None,
+    backend: Backend | None = None,
     *,
     quiet: bool = False,
 ) -> list[Outcome]:
@@ -34,6 +36,7 @@ def execute(
         options_by_seed: of each seed or, in a recipe, of each group of rows.
         announced: receives the warnings that were printed.
         notify: called with the runs of each of the options before their first call.
+        backend: the model under test, in place of that of the options.
         quiet: print no progress, facts or warnings.
     """
     from personabench.cli.display import watching
@@ -55,6 +58,7 @@ def execute(
         return run_command(
             runner.run(
                 *options_by_seed,
+                backend=backend,
                 watch=watching(notices),
                 announce=announce,
                 tell=functools.partial(notices.print, markup=False, soft_wrap=True),

@@ -295,17 +295,17 @@ def _run(
     announced: set[str] = set()
     outcomes = execute(options_by_seed, console, announced, cluster, quiet=quiet)
 
-    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster, quiet=quiet)
+    print_outcomes(outcomes, options_by_seed[0].results, json, cluster, quiet=quiet)
     conclude(outcomes, options_by_seed[0], announced, console, quiet=quiet)
 
 
-def _print_outcomes(
+def print_outcomes(
     outcomes: Sequence[Outcome],
     results: Path,
     json: bool,
-    cluster: RayExecutor | None,
+    cluster: RayExecutor | None = None,
     *,
-    quiet: bool,
+    quiet: bool = False,
 ) -> None:
     """Print summaries as JSON, or the leaderboard and, unless quiet, the run folders."""
     from personabench.cli.tables import print_boards
