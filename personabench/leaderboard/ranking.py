@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from personabench.leaderboard.estimates import MIN_USERS
-from personabench.leaderboard.rows import Entry, conditions, shorten_digest
+from personabench.leaderboard.rows import Entry, conditions, is_imported, shorten_digest
 
 # A row with less than this share of the samples that most rows of its setting have does not rank.
 # Of the cost frontier, the share of the samples that a row may at most take from the others.
@@ -81,7 +81,7 @@ def _explain_no_rank(entry: Entry, common: int) -> str:
 
 def _headings(members: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
     """Name each setting by its model, and by what differs between settings of the same model."""
-    facts = {setting: _flatten(entries[0]) for setting, entries in members.items()}
+    facts = {setting: _flatten(_typical(entries)) for setting, entries in members.items()}
     headings = {}
     for setting, entries in members.items():
         model = entries[0].summary.model
@@ -92,6 +92,11 @@ def _headings(members: Mapping[str, Sequence[Entry]]) -> dict[str, str]:
                 parts.append(f"{name} {value}")
         headings[setting] = " · ".join(parts)
     return headings
+
+
+def _typical(entries: Sequence[Entry]) -> Entry:
+    """An entry whose run knows its setting: of imported answers only the model's name is known."""
+    return next((entry for entry in entries if not is_imported(entry.first)), entries[0])
 
 
 def _flatten(entry: Entry) -> dict[str, str]:
