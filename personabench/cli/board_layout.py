@@ -171,6 +171,9 @@ class Layout:
             column = self._column(name)
             if not self._exceeds({**chosen, name: column}):
                 chosen[name] = column
+        room = self.width - total_width(list(chosen.values()))
+        label = chosen["label"]
+        chosen["label"] = replace(label, most=label.width + room)
         order = [*self._headings, "tokens"]
         # The number of seconds comes last in every table.
         order.append(order.pop(order.index("seconds")) if "seconds" in order else "")

@@ -26,7 +26,8 @@ _PLAN_COUNTS = (
     ("tokens out", "output_tokens"),
 )
 
-_LONGEST = 24
+# Layouts, the widest first: a text between bounds, and the longest line of a name.
+_LAYOUTS = (("–", 60), ("–", 24), ("–\n", 24))
 
 
 def plan_rows(options_by_seed: Sequence[Options]) -> list[dict[str, Any]]:
@@ -72,9 +73,8 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
     """Print the rows of a plan as a table; where it is wide, bounds stand below each other."""
     from personabench.cli.text_table import head_lines, row_lines, total_width
 
-    columns = _columns(rows, prices, "–")
-    if total_width(columns) > console.width:
-        columns = _columns(rows, prices, "–\n")
+    layouts = [_columns(rows, prices, dash, most) for dash, most in _LAYOUTS]
+    columns = next((fit for fit in layouts if total_width(fit) <= console.width), layouts[-1])
     notes = _notes(rows, prices)
     if total_width(columns) > console.width:
         columns = [column for column in columns if not column.heading.startswith("tokens")]
@@ -92,16 +92,16 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
         console.print(f" {note}", markup=False, style="dim")
 
 
-def _columns(rows: Sequence[Mapping[str, Any]], prices: Prices, dash: str) -> list[Column]:
-    """The columns of a plan, with bounds joined by a dash."""
+def _columns(
+    rows: Sequence[Mapping[str, Any]], prices: Prices, dash: str, most: int
+) -> list[Column]:
+    """The columns of a plan, with bounds joined by a dash, and names of `most` letters a line."""
     from personabench.cli.text_table import Column
 
     show_seed = len({row["seed"] for row in rows}) > 1
     columns = [
-        Column("task", [row["task"] for row in rows], is_name=True, most=_LONGEST),
-        Column(
-            "method", [_name_method(row, show_seed) for row in rows], is_name=True, most=_LONGEST
-        ),
+        Column("task", [row["task"] for row in rows], is_name=True, most=most),
+        Column("method", [_name_method(row, show_seed) for row in rows], is_name=True, most=most),
     ]
     for heading, name in _PLAN_COUNTS:
         cells = []
