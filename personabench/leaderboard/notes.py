@@ -280,7 +280,7 @@ def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
 
 
 def _describe_leaders(rows: Sequence[Row], headings: Mapping[str, str]) -> list[str]:
-    """Name the rows that are tied for the lead of their setting."""
+    """Name the rows that the best of their setting does not beat."""
     notes = []
     open_settings = []
     contested = 0
@@ -290,8 +290,8 @@ def _describe_leaders(rows: Sequence[Row], headings: Mapping[str, str]) -> list[
         best = [row.letter for row in ranked if row.leader]
         contested += len(ranked) > 1
         if 1 < len(best) < len(ranked):
-            where = _of_setting(setting, headings)
-            notes.append(f"Tied for the lead{where}: {', '.join(best)}.")
+            first, *others = best
+            notes.append(f"Not significantly behind {first}: {', '.join(others)}.")
         elif len(best) == len(ranked) > 1:
             open_settings.append(setting)
 

@@ -14,7 +14,7 @@ from synthetic_scores import draw_scores, write_run
 from personabench.cli.tables import print_boards
 from personabench.cli.text_table import Column, break_name, row_lines, total_width
 from personabench.leaderboard import Board, BoardOptions, boards
-from personabench.results.index import read_runs
+from personabench.results.index import read_all, read_runs
 
 SNAPSHOTS = Path(__file__).parent / "boards"
 WIDTHS = (60, 80, 100, 140, 200)
@@ -101,3 +101,13 @@ def test_names_break_between_their_parts_and_numbers_nowhere() -> None:
     columns = [Column("a longer heading", ["1.5"]), Column("name", ["ab cd"], is_name=True, most=4)]
     assert columns[0].head == ["a", "longer", "heading"] and total_width(columns) == 14
     assert [line.plain for line in row_lines(columns, 0)] == ["     1.5  ab", "          cd"]
+
+
+def test_the_example_of_the_documentation_has_todays_form() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "leaderboard.md").read_text(encoding="utf-8")
+    example = page.partition("```\n")[2].partition("```")[0].splitlines()
+    (found,) = boards(read_all(root / "results"), "lamp4")
+    printed = print_at(found, 100).splitlines()
+    assert example[2:4] == printed[2:4], "headings and rule"
+    assert "columns hidden, --wide" in example[-1]

@@ -562,7 +562,7 @@ def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
     found = make_board(tmp_path)
     assert [beaten(found, row) for row in found.rows[:2]] == ["c-f", "c-f"]
     assert raised("c-f") == "ᶜ⁻ᶠ" and raised("q,z") == "qᶻ"
-    assert any("Tied for the lead: a, b." in note for note in found.notes)
+    assert any("Not significantly behind a: b." in note for note in found.notes)
     text, tex = as_markdown([found]), as_latex([found])
     assert text.count("**") == 4 and "<sup>c-f</sup>" in text
     assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex
