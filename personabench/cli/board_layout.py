@@ -24,7 +24,7 @@ _LONGEST = 24
 _SHORTEST = 8
 
 # Columns that are worth more than an interval on the line of its number.
-_FIRST = ("n", "users", "gain_p")
+_FIRST = ("n", "users", "gain_p", "audited")
 # Further columns that the plain table adds if there is room, the most important first, before the
 # other metrics and after them.
 _WARNINGS = ("failed", "owed", "truncated", "empty", "seed_sd", "shuffled_gain")
@@ -80,8 +80,8 @@ class Layout:
                 yield Text()
             yield from head_lines(columns)
             index = 0
-            for setting in self.board.headings:
-                if len(self.board.headings) > 1:
+            for setting in self.board.settings:
+                if len(self.board.settings) > 1:
                     yield Text(" " * INDENT + self._heading_of(setting), "bold")
                 for row in self.board.members(setting):
                     yield from row_lines(columns, index, "dim" if row.unranked else "")
@@ -89,7 +89,7 @@ class Layout:
 
     @property
     def _several(self) -> bool:
-        return len(self.board.headings) > 1
+        return len(self.board.settings) > 1
 
     @cached_property
     def _title_and_headings(self) -> tuple[str, dict[str, str]]:
@@ -98,7 +98,7 @@ class Layout:
         title, headings = headed(self.board, self.board.all_columns)
         if self._several:
             # Models, and sizes if each setting has one, are in the headings of settings.
-            title = self.board.title
+            title = self.board.heading
             headings.pop("model", None)
             if self._one_size_each:
                 headings.pop("n", None)
@@ -112,10 +112,10 @@ class Layout:
     @cached_property
     def _one_size_each(self) -> bool:
         settings = {(row.setting, row.n, row.users) for row in self.board.rows}
-        return len(settings) == len(self.board.headings)
+        return len(settings) == len(self.board.settings)
 
     def _heading_of(self, setting: str) -> str:
-        heading = self.board.headings[setting]
+        heading = self.board.settings[setting]
         if not self._one_size_each:
             return heading
         row = self.board.members(setting)[0]

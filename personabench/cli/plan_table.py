@@ -122,6 +122,8 @@ def _notes(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[str]:
         "From the fewest, with replies of a word, to the most, with replies as long as allowed "
         "and requested again wherever they may be unreadable."
     ]
+    for row in rows:
+        notes += [f"{row['method']} on {row['task']}: {note}" for note in _describe_plan(row)]
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}
     if unpriced:
         notes.append(f"--prices has no entry for {', '.join(sorted(unpriced))}.")
@@ -142,6 +144,21 @@ def _notes(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[str]:
         notes.append(
             f"No time: no run here has called {', '.join(sorted(untimed))} yet; "
             "one with --users 2 measures it."
+        )
+    return notes
+
+
+def _describe_plan(row: Mapping[str, Any]) -> list[str]:
+    """Say what the columns of a plan do not show."""
+    notes = []
+    offline = sum(row["calls_expected"].get(phase, 0) for phase in ("prepare", "profile"))
+    if offline and row["calls"] != row["calls_at_most"]:
+        total = sum(row["calls_expected"].values())
+        notes.append(f"{total:,} calls are expected, {offline:,} of them before any question.")
+    if row["over_window"]:
+        notes.append(
+            f"the history of {row['over_window']:,} of {row['owed']:,} samples does not fit the "
+            "model's window, and a part of it is left out."
         )
     return notes
 

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 
 from personabench.leaderboard.rows import METHOD_PHASES, Entry
 from personabench.results.summary import Number, Phase
+from personabench.run.ledger import ROLE_PHASES
 
 OFFLINE = ("prepare", "profile")
 ONLINE = ("predict", "update")
-# Phases of the benchmark's own models.
-AUXILIARY = ("judge", "simulate")
-
 # Queries per user that share the cost of a profile, unless others are named. One number for all
 # rows, since the number in a run says more about the size of its data than about any use.
 QUERIES = 10.0
@@ -139,7 +137,7 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
     """
     summary = entry.summary
     everything = _mean_over_seeds(entry, METHOD_PHASES)
-    judge, simulator = (_mean_over_seeds(entry, (phase,)).total for phase in AUXILIARY)
+    simulator, judge = (_mean_over_seeds(entry, (phase,)).total for phase in ROLE_PHASES)
     total = everything.total
     offline = _mean_over_seeds(entry, OFFLINE).per(summary.users)
     online = _mean_over_seeds(entry, ONLINE, repeated=True).per(summary.n)

@@ -63,10 +63,9 @@ def text(name: str, row: Row) -> str:
 
 
 def _label_text(row: Row) -> str:
-    marks = ["†"] if row.personal is False else []
-    if row.unranked:
-        marks.append("‡")
-    return " ".join([row.label, *marks])
+    marks = "†" * (row.personal is False) + "‡" * bool(row.rank_changes)
+    marks += "§" * bool(row.unranked)
+    return f"{row.label} {marks}" if marks else row.label
 
 
 def _wins_text(row: Row) -> str:
@@ -147,7 +146,7 @@ def raised(letters: str) -> str:
 def headed(board: Board, columns: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Move columns with one value into the title of a board, and drop columns of zeros."""
     remaining = dict(columns)
-    title = board.title
+    title = board.heading
 
     models = {row.model for row in board.rows}
     if len(models) == 1:
@@ -175,7 +174,7 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     columns = board.all_columns if wide else board.columns
     rules = ["---" if name in WORDS else "---:" for name in columns]
     lines = [
-        f"### {_escape_html(board.title)}",
+        f"### {_escape_html(board.heading)}",
         "",
         _markdown_line(map(escape_cell, columns.values())),
         f"|{'|'.join(rules)}|",
@@ -226,6 +225,7 @@ _TEX = {
     "−": "$-$",
     "†": r"\dag{}",
     "‡": r"\ddag{}",
+    "§": r"\S{}",
     "≤": r"$\leq$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",

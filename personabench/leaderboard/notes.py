@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
-from personabench.leaderboard.estimates import ALPHA, MIN_USERS
+from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, is_imported, judge_of
+from personabench.leaderboard.statistics_notes import of_setting
 from personabench.results.index import Run
+
+if TYPE_CHECKING:
+    from personabench.leaderboard.mask import Mask
+    from personabench.results.panels import StoredPanel
 
 # The folders of an absolute path, not those of an address.
 _FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
+# The metric that counts the records that a model saw.
+SHOWN = "records-shown"
 # A method that falls back on more samples than this is hardly measured at all.
 MOSTLY = 0.5
-
-
-@dataclass(frozen=True)
-class Note:
-    """A line under a board.
-
-    Attributes:
-        parts: sentences, each with the column that it explains, without which it is left out;
-            empty for one that always stands.
-    """
-
-    parts: Sequence[tuple[str, str]]
-
-    def text(self, columns: Collection[str]) -> str:
-        """The sentences that stand under a table with some columns."""
-        sentences = [text for text, column in self.parts if not column or column in columns]
-        return " ".join(sentences)
-
-
-def plain(texts: Iterable[str]) -> list[Note]:
-    """Notes that stand under every table."""
-    return [Note([(text, "")]) for text in texts]
 
 
 def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run]) -> list[str]:
@@ -96,60 +81,6 @@ def _describe_options(runs: Sequence[Run]) -> list[str]:
     return [f"Task: {', '.join(shared)}."] if shared else []
 
 
-def describe_frontier(rows: Sequence[Row], headings: Mapping[str, str]) -> list[Note]:
-    """Name the samples of the frontier, if they are not those of each row."""
-    notes = []
-    for setting in headings:
-        members = [
-            row
-            for row in rows
-            if row.setting == setting
-            and row.history == "own"
-            and not row.unranked
-            and row.estimate
-            and row.estimate.n
-        ]
-        sizes = set()
-        excluded = []
-        for row in members:
-            estimate = row.estimate
-            aligned = row.statistics.aligned[row.primary]
-            if aligned is None or aligned.value is None:
-                excluded.append(row.letter)
-            if aligned is not None and estimate is not None and aligned.n != estimate.n:
-                sizes.add(aligned.n)
-        if sizes:
-            notes.append(
-                f"Frontier{_of_setting(setting, headings)}: scores on the {max(sizes)} samples "
-                "that its rows share."
-            )
-        if excluded:
-            notes.append(
-                "Not on the frontier, too few samples in common with the others: "
-                f"{', '.join(excluded)}."
-            )
-    return [Note([(note, "frontier")]) for note in notes]
-
-
-def _of_setting(setting: str, headings: Mapping[str, str]) -> str:
-    """Name a setting in a sentence, if the board has several."""
-    return f" of {headings[setting]}" if len(headings) > 1 else ""
-
-
-def describe_ranks(rows: Sequence[Row]) -> list[str]:
-    """Name the rows without a rank, by reason."""
-    letters: dict[str, list[str]] = {}
-    for row in rows:
-        if row.unranked:
-            letters.setdefault(row.unranked, []).append(row.letter)
-    if not letters:
-        return []
-    if [len(rows)] == [len(unranked) for unranked in letters.values()]:
-        return [f"‡ No row is ranked: {next(iter(letters))}."]
-    reasons = [f"{', '.join(unranked)} ({reason})" for reason, unranked in letters.items()]
-    return [f"‡ Not ranked: {'; '.join(reasons)}."]
-
-
 def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
     """Describe the effects of a task whose code has changed or is not installed."""
     name = newest[0].summary.task
@@ -189,155 +120,65 @@ def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline:
     return notes
 
 
-def describe_statistics(
-    rows: Sequence[Row], baseline: str, headings: Mapping[str, str]
-) -> list[Note]:
-    """Describe intervals, tests, controls and seeds of a board.
-
-    Args:
-        headings: the settings of the board and their names.
-    """
-    return [
-        _describe_columns(rows, baseline, headings),
-        *describe_frontier(rows, headings),
-        *plain(
-            [
-                *_describe_untested(rows, baseline),
-                *_describe_leaders(rows, headings),
-                *_describe_controls(rows),
-                *_describe_missing_intervals(rows),
-                *_describe_seeds(rows),
-            ]
-        ),
-    ]
-
-
-def _describe_columns(rows: Sequence[Row], baseline: str, headings: Mapping[str, str]) -> Note:
-    """Explain marks and columns of the statistics, and the tests behind them."""
-    parts = []
-    if any(row.estimate is not None and row.estimate.low is not None for row in rows):
-        parts.append(
-            ("±: half of a 95 % interval over users; [low, high]: one with unequal sides.", "")
-        )
-    has_gain = any(row.gain is not None and row.gain.gain.value is not None for row in rows)
-    if has_gain:
-        parts.append((f"Δ {baseline}: gain on the same samples.", "gain"))
-        parts.append(("p: of that gain, corrected.", "gain_p"))
-    elif len(rows) > 1:
-        parts.append(
-            (
-                f"No single row '{baseline}' to measure gains against: run it or name another "
-                "with --baseline.",
-                "",
-            )
-        )
-    if any(row.statistics.beats for row in rows):
-        parts.append((f"Superscripts: rows beaten at p ≤ {ALPHA}.", ""))
-
-    tests = _count_tests(rows, headings)
-    if tests:
-        draws = max(row.statistics.draws for row in rows)
-        parts.append(
-            (
-                f"Tests: sign-flip over users, Holm-corrected over {tests}; "
-                f"{draws:,} draws, seed 0.",
-                "",
-            )
-        )
-    return Note(parts)
-
-
-def _count_tests(rows: Sequence[Row], headings: Mapping[str, str]) -> str:
-    """The sizes of the families of tests in words, by setting; empty without any test."""
-    sizes: dict[str, list[str]] = {}
-    for setting, heading in headings.items():
-        members = [row.statistics for row in rows if row.setting == setting]
-        tests = max(numbers.tests for numbers in members)
-        controls = max(numbers.controls for numbers in members)
-        parts = [f"{tests} pair{'s' * (tests > 1)}"] if tests else []
-        if controls:
-            apart = "apart from these, " if tests else ""
-            parts.append(f"{apart}{controls} of own against shuffled histories")
-        if parts:
-            sizes.setdefault(" and, ".join(parts), []).append(heading)
-
-    if len(sizes) < 2:
-        total = "".join(sizes)
-        return f"{total}, in each setting" if total and len(headings) > 1 else total
-    return "; ".join(f"{size} ({', '.join(names)})" for size, names in sizes.items())
-
-
-def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
-    count = sum(not row.statistics.all_pairs for row in rows)
-    if not count:
+def describe_mask(rows: Sequence[Row], mask: Mask | None) -> list[str]:
+    """State the mask of audited scores, and over how many samples they are."""
+    audited = [row for row in rows if row.primary in row.statistics.audited]
+    if mask is None or not audited:
         return []
-    tests = count * (count - 1) // 2
+    sizes = [
+        f"{row.statistics.audited[row.primary].n:,} of {row.statistics.counted[row.primary]:,}"
+        for row in audited
+    ]
+    over = " or ".join(dict.fromkeys(sizes))
     return [
-        f"{count} rows are too many to correct for all {tests:,} tests between them: only those "
-        f"against '{baseline}', the best rule and shuffled histories are made, and no lead is "
-        "tested. A results folder with fewer of the runs has them all."
+        f"Mask: {mask.name} ({mask.label}). audited: {audited[0].primary} without its samples, "
+        f"over {over}; the score beside it is over all."
     ]
 
 
-def _describe_leaders(rows: Sequence[Row], headings: Mapping[str, str]) -> list[str]:
-    """Name the rows that the best of their setting does not beat."""
+class RankChange(NamedTuple):
+    """A stored panel of judges, and the labels of rows whose rank differs among its judges."""
+
+    panel: StoredPanel
+    labels: Sequence[str]
+
+
+def describe_rank_changes(changes: Sequence[RankChange]) -> list[str]:
+    """Say which rows have another rank under another judge or prompt."""
     notes = []
-    open_settings = []
-    contested = 0
-    for setting in headings:
-        members = [row for row in rows if row.setting == setting and row.leader is not None]
-        ranked = [row for row in members if not row.unranked]
-        best = [row.letter for row in ranked if row.leader]
-        contested += len(ranked) > 1
-        if 1 < len(best) < len(ranked):
-            first, *others = best
-            notes.append(f"Not significantly behind {first}: {', '.join(others)}.")
-        elif len(best) == len(ranked) > 1:
-            open_settings.append(setting)
-
-    if open_settings and len(open_settings) == contested:
-        every = " of its setting" if len(headings) > 1 else ""
-        return [*notes, f"No row is significantly behind the best{every}."]
-    for setting in open_settings:
-        where = _of_setting(setting, headings)
-        notes.append(f"No row{where} is significantly behind the best.")
-    return notes
-
-
-def _describe_controls(rows: Sequence[Row]) -> list[str]:
-    doubtful = [row.label for row in rows if row.personal is False]
-    if not doubtful:
-        return []
-    return [
-        f"† {', '.join(doubtful)}: no significant gain over the same with another user's history, "
-        "so it is not shown to be personal."
-    ]
-
-
-def _describe_missing_intervals(rows: Sequence[Row]) -> list[str]:
-    letters: dict[str, list[str]] = {}
-    for row in rows:
-        # Why rows of few users have none is in the note on ranks.
-        if row.estimate is not None and row.estimate.reason and row.users >= MIN_USERS:
-            letters.setdefault(row.estimate.reason, []).append(row.letter)
-
-    notes = []
-    for reason, affected in letters.items():
-        rows_named = "" if len(affected) == len(rows) else f" for {', '.join(affected)}"
-        notes.append(f"No interval{rows_named}: {reason}.")
-    return notes
-
-
-def _describe_seeds(rows: Sequence[Row]) -> list[str]:
-    notes = []
-    for row in rows:
-        if row.seed_sd is not None:
-            seeds = ", ".join(map(str, row.seeds))
+    for panel, labels in changes:
+        judges = ", ".join(panel.judges)
+        if labels:
             notes.append(
-                f"{row.label}: mean of seeds {seeds}; standard deviation over seeds "
-                f"{row.seed_sd:.4f}."
+                f"‡ {', '.join(labels)}: another rank in {panel.metric} under another judge or "
+                f"prompt (judge panel of {panel.time[:10]}: {judges})."
+            )
+        else:
+            notes.append(
+                f"Ranks in {panel.metric} are the same under every judge of the panel of "
+                f"{panel.time[:10]}: {judges}."
             )
     return notes
+
+
+def describe_bound(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
+    """Name the rows that saw no history, on data whose answers are in the history.
+
+    Whatever such a row reaches comes from the question or from the model's training.
+    """
+    bounds = []
+    for row, entry in zip(rows, entries, strict=True):
+        score = row.scores.get(row.primary)
+        # Only samples whose evidence is marked have this metric.
+        is_blind = row.scores.get(SHOWN) == 0
+        if is_blind and score is not None and not (entry.is_rule or entry.summary.privileged):
+            bounds.append(f"{row.label} ({score:.4f})")
+    if not bounds:
+        return []
+    return [
+        f"Contamination bound: {', '.join(bounds)} saw no record of the history, which holds the "
+        "answers. A memory is worth what it adds to this."
+    ]
 
 
 def describe_rules(
@@ -362,7 +203,7 @@ def describe_rules(
         if best is not None:
             methods = [row for row in members if row.letter not in rules | oracles]
             lower = members[members.index(best) :]
-            where = _of_setting(setting, headings)
+            where = of_setting(setting, headings)
             notes.append(_compare_to_rule(best, methods, lower, where))
     return notes
 
@@ -470,7 +311,14 @@ def _describe_completeness(label: str, run: Run) -> list[str]:
 def _describe_role(role: str, runs: Sequence[tuple[str, Run]]) -> list[str]:
     cast = [(label, run.summary.roles[role]) for label, run in runs if role in run.summary.roles]
     notes = []
-    if cast:
+    if role == "judge" and cast:
+        judges = dict.fromkeys(
+            run.summary.judged_by or run.summary.roles[role].model
+            for _, run in runs
+            if role in run.summary.roles
+        )
+        notes.append(f"Judge: {'; '.join(judges)}.")
+    elif cast:
         models = dict.fromkeys(model.model for _, model in cast)
         notes.append(f"{role.capitalize()}: {', '.join(models)}.")
 

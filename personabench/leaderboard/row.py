@@ -45,6 +45,8 @@ class Row:
         personal: whether the gain survives another user's history; None if that is unknown.
         truncated, empty: replies truncated at their token limit, and empty answers.
         unranked: why the row has no rank among those of its setting; empty if it has one.
+        rank_changes: whether the row has another rank under another judge or prompt of a stored
+            panel; None without one.
         frontier: whether the row is on the cost frontier; None if it is not compared there.
     """
 
@@ -83,6 +85,7 @@ class Row:
     statistics: RowStatistics
     personal: bool | None = None
     unranked: str = ""
+    rank_changes: bool | None = None
     frontier: bool | None = None
 
     @property
@@ -154,6 +157,8 @@ class Row:
             columns |= self._metric_columns(metric, estimate)
         for opponent, prefix in CONTRAST_COLUMNS.items():
             columns |= _contrast_columns(prefix, statistics.contrasts.get(opponent))
+        if statistics.mask:
+            columns |= self._audited_columns()
         columns |= _user_columns(self.gain)
         columns |= {
             "personal": self.personal,
@@ -161,6 +166,18 @@ class Row:
             "emphasized": self.emphasized,
             "frontier": self.frontier,
         }
+        if self.rank_changes is not None:
+            columns["rank_changes"] = self.rank_changes
+        return columns
+
+    def _audited_columns(self) -> dict[str, Any]:
+        """Scores without the samples of a mask: `audited` of the primary metric, others by name."""
+        statistics = self.statistics
+        columns: dict[str, Any] = {"mask": statistics.mask}
+        for metric, estimate in statistics.audited.items():
+            name = "audited" if metric == self.primary else f"{metric}/audited"
+            columns |= _estimate_columns(name, estimate)
+            columns[f"{name}/of"] = statistics.counted.get(metric)
         return columns
 
     def _metric_columns(self, metric: str, estimate: Estimate) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class RunPlan(Work):
     Attributes:
         owed: samples without a prediction.
         concurrency: calls in flight, unless the options say another number.
+        over_window: samples whose history does not fit the model's window.
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
         ways: the ways that the run may go, which bound it.
     """
@@ -54,6 +55,7 @@ class RunPlan(Work):
     model: str = ""
     owed: int = 0
     concurrency: int = 1
+    over_window: int = 0
     changed: dict[str, Any] = field(default_factory=dict)
     ways: Sequence[Work] = ()
 
@@ -72,13 +74,18 @@ class RunPlan(Work):
             "method": self.method,
             "model": self.model,
             "owed": self.owed,
+            "over_window": self.over_window,
             "changed": self.changed,
         }
         for name, amount in _AMOUNTS.items():
             row[name] = self.least(amount)
             row[f"{name}_at_most"] = self.most(amount)
         fewest = min(self.ways, key=lambda way: way.total)
-        row |= {"calls_by_phase": fewest.calls, "cached": fewest.cached}
+        row |= {
+            "calls_by_phase": fewest.calls,
+            "calls_expected": self.calls,
+            "cached": fewest.cached,
+        }
 
         amounts = [way.price(prices) for way in self.ways]
         known = [amount for amount in amounts if amount is not None]
@@ -212,6 +219,9 @@ class DryRunner:
                     raise KeyboardInterrupt
                 if engine.progress.failed and change is None:
                     raise _samples_fail(job, engine.progress.failed, output)
+                client.over_window = sum(
+                    "over_window" in prediction.flags for prediction in output.iter_predictions()
+                )
                 if job.judge:
                     is_part = sample_id or positions is not None
                     waiting = [] if is_part else _unjudged_answers(job, engine, owed, output)
@@ -347,6 +357,7 @@ def _describe_plan(job: ResolvedRun, client: DryRunClient) -> RunPlan:
         model=job.spec.model["name"],
         owed=client.owed,
         concurrency=job.backend.concurrency,
+        over_window=client.over_window,
         changed=changed,
     )
 

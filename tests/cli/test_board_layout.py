@@ -65,7 +65,7 @@ def test_nothing_is_squeezed_at_any_width(board: Board, width: int, wide: bool) 
         assert row.method[:8] in line and (gain is None or gain in printed)
     words = printed.split()
     assert {"method", "rouge-1", "none"} <= {*words}
-    for heading in board.headings.values():
+    for heading in board.settings.values():
         assert printed.count(f"\n {heading}") >= 1
 
 
@@ -87,7 +87,7 @@ def test_rows_without_a_rank_are_grey_and_below_the_others(board: Board) -> None
     file = io.StringIO()
     console = Console(file=file, width=120, highlight=False, force_terminal=True)
     print_boards([board], console)
-    (grey, _) = re.findall(r"^.*rpm ‡.*$", file.getvalue(), re.M)
+    (grey, _) = re.findall(r"^.*rpm §.*$", file.getvalue(), re.M)
     assert "\x1b[2m" in grey and "\x1b[1m" not in grey
     assert [row.label for row in board.rows][3::4] == ["rpm", "rpm"]
     bold = [row.label for row in board.rows if row.emphasized]

@@ -70,7 +70,7 @@ def test_several_tasks_and_methods_with_parameters_of_one(personabench: Command)
         "run", "-b", "scripted", "-t", "lamp3,lamp4", "-m", "none,rag", "-n", 3, "--set", "rag.k=1"
     )
     assert ended.code == 0
-    assert ended.out.count("rag (k=1) ‡  ") == 2
+    assert ended.out.count("rag (k=1) §  ") == 2
     assert "lamp3/user/dev" in ended.out and "MAE ↓" in ended.out
 
 

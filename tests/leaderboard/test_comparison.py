@@ -25,7 +25,8 @@ from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
 from personabench.leaderboard.formats import text as cell_text
 from personabench.leaderboard.stats import Scores, holm
-from personabench.report.tables import gather, user_gains
+from personabench.report.groups import gather
+from personabench.report.user_scores import user_gains
 from personabench.results.index import Run
 from personabench.results.published import Vector, vector
 
@@ -304,8 +305,8 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
     rag = next(row for row in list_rows(found) if row["label"] == "rag")
     assert (rag["gain"], rag["gain_low"], rag["gain_p"], rag["detectable"]) == (0, None, None, None)
     if users < 6:
-        assert "‡ No row is ranked: fewer than 6 users, too few for an interval." in found.notes
-        assert [cell_text("label", row) for row in found.rows] == ["none ‡", "rag ‡"]
+        assert "§ No row is ranked: fewer than 6 users, too few for an interval." in found.notes
+        assert [cell_text("label", row) for row in found.rows] == ["none §", "rag §"]
     else:
         assert any(f"No interval: {reason}" in note for note in found.notes)
     assert "NaN" not in as_markdown([found]) + as_latex([found])
@@ -526,7 +527,7 @@ def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
     )
     notes = " ".join(make_board(tmp_path).notes)
     assert f"Frontier: scores on the {len(lucky)} samples" in notes
-    assert f"‡ Not ranked: {found['smoke']['letter']} (fewer than 6 users" in notes
+    assert f"§ Not ranked: {found['smoke']['letter']} (fewer than 6 users" in notes
     assert not any("Frontier" in note for note in make_board(tmp_path).list_notes(["label"]))
 
 
