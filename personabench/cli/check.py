@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from personabench.testing.checks import Finding
 
 app = typer.Typer(
-    help="Verify a method, a task, its retrieval, a backend or published results.",
+    help="Verify plugins, retrieval, a backend or published results.",
     no_args_is_help=True,
 )
 
@@ -228,7 +228,9 @@ def published(
     ] = RESULTS / "reference",
     json: Json = False,
 ) -> None:
-    """Check that published results are whole and hold no text of the data.
+    """Check that published results are whole and hold no texts.
+
+    No text of the data may be in them.
 
     Hashes, counts, names and fingerprints have to agree, and every number of a summary has to
     follow from its scores. Exits with 1 if a file fails, and with 2 if there is none.

@@ -190,7 +190,8 @@ def _read_time(value: str, location: str) -> str:
     try:
         if match is None:
             raise ValueError
-        date = datetime(*map(int, match.groups()))
+        year, month, day, hour, minute = map(int, match.groups())
+        date = datetime(year, month, day, hour, minute)
     except ValueError as error:
         raise DataError(
             f"{location}: date is '{value}', expected one such as 2023/05/30 23:40"
