@@ -106,7 +106,7 @@ def test_names_break_between_their_parts_and_numbers_nowhere() -> None:
 def test_the_example_of_the_documentation_has_todays_form() -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs" / "leaderboard.md").read_text(encoding="utf-8")
-    example = page.partition("```\n")[2].partition("```")[0].splitlines()
+    example = page.partition("```text\n")[2].partition("```")[0].splitlines()
     (found,) = boards(read_all(root / "results"), "lamp4")
     printed = print_at(found, 100).splitlines()
     assert example[2:4] == printed[2:4], "headings and rule"
