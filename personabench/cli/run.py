@@ -151,7 +151,8 @@ def run(
     given = read_given_options(ctx)
     if save:
         save_run_file(save, given.run_file)
-        echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
+        if not quiet:
+            echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     options = Options(
         methods=split_names(method),
         tasks=split_names(source.tasks),
