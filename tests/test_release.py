@@ -1,5 +1,5 @@
-"""A release: one version everywhere, a source distribution that holds the repository, and a wheel that
-works in a clean environment."""
+"""A release: one version, a source distribution of the whole repository, and a wheel that works in
+a clean environment."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.completion import complete_methods, complete_tasks
 from personabench.cli.console import echo, emit
 from personabench.cli.help import PlainCommand
 from personabench.cli.model_options import ModelArguments
@@ -33,7 +34,12 @@ app = typer.Typer(
 
 @app.command("task", cls=PlainCommand)
 def task(
-    name: Annotated[str, typer.Argument(help="Task name or file.py[:Class].", metavar="TASK")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Task name or file.py[:Class].", metavar="TASK", autocompletion=complete_tasks
+        ),
+    ],
     split: Split = None,
     data: Data = None,
     json: Json = False,
@@ -49,7 +55,14 @@ def task(
 
 @app.command("method", cls=PlainCommand)
 def method(
-    name: Annotated[str, typer.Argument(help="Method name or file.py[:Class].", metavar="METHOD")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Method name or file.py[:Class].",
+            metavar="METHOD",
+            autocompletion=complete_methods,
+        ),
+    ],
     task: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +130,7 @@ def published(
     ] = RESULTS / "reference",
     json: Json = False,
 ) -> None:
-    """Check that published results are whole and hold no text of the data.
+    """Check that published results are whole and without texts.
 
     Hashes, counts, names and fingerprints have to agree, and every number of a summary has to
     follow from its scores. Exits with 1 if a file fails, and with 2 if there is none.
