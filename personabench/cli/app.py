@@ -27,6 +27,7 @@ from personabench.cli import (
     generate,
     import_answers,
     init,
+    inspect,
     judge,
     judge_panel,
     judge_report,
@@ -95,6 +96,7 @@ app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
+app.add_typer(inspect.app, name="inspect")
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
 app.command("audit", cls=PlainCommand)(audit.audit)

@@ -193,6 +193,14 @@ OnlyTask = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+WithReference = Annotated[
+    bool,
+    typer.Option(
+        "--with-reference",
+        help="Show published results (results/reference) as well.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -574,6 +582,16 @@ Prices = Annotated[
         envvar="PERSONABENCH_PRICES",
         help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.',
         rich_help_panel=COST_PANEL,
+    ),
+]
+MaskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="Ids of samples with wrong golds, for an audited score beside.",
+        dir_okay=False,
+        show_default=False,
     ),
 ]
 MaxCost = Annotated[

@@ -275,11 +275,17 @@ def building_dataset(source: Source, folder: Path | None = None) -> Iterator[Any
                 gen_kwargs={"source": source},
                 cache_dir=scratch,
                 fingerprint=source.spec.fingerprint[:16],
-                split=datasets.NamedSplit(re.sub(r"[^\w.]", "_", source.spec.split)),
+                split=datasets.NamedSplit(_name_split(source.spec.split)),
             )
     finally:
         if bars_enabled:
             datasets.enable_progress_bars()
+
+
+def _name_split(split: str) -> str:
+    """Return a split's name as `datasets` takes it, which keeps "all" for itself."""
+    name = re.sub(r"\W", "_", split)
+    return "all_samples" if name == "all" else name
 
 
 def _features(source: Source, datasets: Any) -> dict[str, Any]:
