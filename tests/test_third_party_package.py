@@ -89,6 +89,7 @@ def test_its_method_and_its_task_run_by_name(python: Run, tmp_path: Path) -> Non
     assert all(summary["n"] == 3 for summary in summaries)
 
 
+@pytest.mark.variants
 def test_its_runs_are_read_again_without_naming_a_file(python: Run, tmp_path: Path) -> None:
     words = ["run", "--method", "portrait", "--task", "books", "--backend", "scripted"]
     assert python("-c", COMMAND, *words, cwd=tmp_path).returncode == 0

@@ -25,6 +25,7 @@ from personabench.cli import (
     download,
     export,
     generate,
+    import_answers,
     judge,
     judge_panel,
     judge_report,
@@ -79,6 +80,7 @@ app.command("run", cls=PanelCommand)(run.run)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
+app.command("import", cls=PanelCommand)(import_answers.import_answers)
 app.command("leaderboard", cls=PlainCommand)(leaderboard.leaderboard)
 app.command("table", cls=PlainCommand)(table.table)
 app.command("plot", cls=PlainCommand)(plot.plot)

@@ -13,6 +13,7 @@ from personabench.cli.interruption import describe_interrupt, print_interrupted
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.models.backends.base import Backend
     from personabench.results.summary import Summary
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
@@ -25,6 +26,7 @@ def execute(
     announced: set[str],
     cluster: RayExecutor | None = None,
     notify: Callable[[Sequence[ResolvedRun]], None] | None = None,
+    backend: Backend | None = None,
 ) -> list[Outcome]:
     """Execute runs in this process or on a cluster; an interrupt ends the command.
 
@@ -32,6 +34,7 @@ def execute(
         options_by_seed: of each seed or, in a recipe, of each group of rows.
         announced: receives the warnings that were printed.
         notify: called with the runs of each of the options before their first call.
+        backend: the model under test, in place of that of the options.
     """
     from personabench.cli.display import watching
     from personabench.run import runner
@@ -51,6 +54,7 @@ def execute(
         return run_command(
             runner.run(
                 *options_by_seed,
+                backend=backend,
                 watch=watching(console),
                 announce=announce,
                 tell=functools.partial(console.print, markup=False, soft_wrap=True),

@@ -271,12 +271,12 @@ def _run(
     announced: set[str] = set()
     outcomes = execute(options_by_seed, console, announced, cluster)
 
-    _print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
+    print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
     conclude(outcomes, options_by_seed[0], announced, console)
 
 
-def _print_outcomes(
-    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None
+def print_outcomes(
+    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None = None
 ) -> None:
     """Print summaries as JSON, or the leaderboard and the run folders."""
     from personabench.cli.tables import print_boards

@@ -9,7 +9,7 @@ from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
 from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
-from personabench.leaderboard.rows import Entry, judge_of
+from personabench.leaderboard.rows import Entry, is_imported, judge_of
 from personabench.results.index import Run
 
 # The folders of an absolute path, not those of an address.
@@ -309,7 +309,16 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
     privileged = dict.fromkeys(label for label, run in runs if run.summary.privileged)
     if privileged:
         notes.append(f"Oracle, sees what a method must not: {', '.join(privileged)}.")
+    notes += dict.fromkeys(_describe_card(label, run) for label, run in runs if is_imported(run))
     return notes
+
+
+def _describe_card(label: str, run: Run) -> str:
+    """Say where imported answers come from; see `personabench.run.imported.Card`."""
+    card = run.summary.provenance["card"]
+    clauses = [f"model {card.get('model')}", f"trained on {card.get('trained_on')}"]
+    clauses += [str(card[name]) for name in ("paper", "code", "note") if card.get(name)]
+    return f"Imported, answers made elsewhere: {label}: {'; '.join(clauses)}."
 
 
 def describe_differences(runs: Sequence[tuple[str, Run]]) -> list[str]:

@@ -61,6 +61,11 @@ def conditions(run: Run) -> dict[str, Any]:
     return values
 
 
+def is_imported(run: Run) -> bool:
+    """Whether a run's answers were made elsewhere; `provenance` holds their card."""
+    return "card" in run.summary.provenance
+
+
 def metric_directions(runs: Iterable[Run]) -> dict[str, bool]:
     """List every metric of some runs with its direction, except redundant variants."""
     runs = list(runs)
@@ -166,7 +171,8 @@ class Entry:
         summary = self.summary
         # A run whose samples all failed makes no call either.
         answers_alone = self.calls == 0 and summary.n > 0
-        return (summary.rule or answers_alone) and not summary.privileged
+        is_alone = answers_alone and not is_imported(self.runs[0])
+        return (summary.rule or is_alone) and not summary.privileged
 
     def label_of(self, run: Run) -> str:
         """Label one of the runs: the row's label, with the run's own seed."""
@@ -242,10 +248,17 @@ def _newest(runs: Sequence[Run]) -> dict[str, Run]:
 def _pool_seeds(runs: Iterable[Run]) -> dict[tuple[str, str, str, int, int], list[Run]]:
     """Group runs that differ in nothing but their seed, each group sorted by seed."""
     pools: dict[tuple[str, str, str, int, int], list[Run]] = {}
+    runs = list(runs)
+    hosts = _settings_by_host(runs)
     for run in runs:
         summary = run.summary
+        setting = digest(conditions(run))[:8]
+        if is_imported(run):
+            # Of imported answers only the name of the model is known, so they join its rows.
+            candidates = hosts.get(_host(run), {setting})
+            setting = min(candidates) if len(candidates) == 1 else setting
         key = (
-            digest(conditions(run))[:8],
+            setting,
             make_label(summary, seed=False),
             summary.model,
             summary.n,
@@ -256,6 +269,25 @@ def _pool_seeds(runs: Iterable[Run]) -> dict[tuple[str, str, str, int, int], lis
     for members in pools.values():
         members.sort(key=lambda run: run.summary.seed)
     return pools
+
+
+def _host(run: Run) -> str:
+    """Digest everything that imported answers share with runs: the data and the model's name."""
+    values = conditions(run)
+    data = {
+        name: values[name] for name in CONDITIONS if name not in ("model", "sampling", "window")
+    }
+    return digest([data, run.summary.model])
+
+
+def _settings_by_host(runs: Sequence[Run]) -> dict[str, set[str]]:
+    """Collect the settings that imported answers may join, if there are any."""
+    settings: dict[str, set[str]] = {}
+    if any(is_imported(run) for run in runs):
+        for run in runs:
+            if not is_imported(run):
+                settings.setdefault(_host(run), set()).add(digest(conditions(run))[:8])
+    return settings
 
 
 def _label_key(members: Sequence[Run]) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""Files of answers: JSON lines of `{"id", "output"}`, and compressed files of any form."""
+"""Files of answers: JSON lines of `{"id", "output"}`, and compressed files of any form.
+
+`sample_id` and `prediction`, the names in run folders and in other tools, are read as well.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,39 @@ from personabench.types import from_json
 
 
 class Answer(NamedTuple):
-    """A sample's output, None for an absent one, and its user if the file names it."""
+    """A sample's output, None for an absent one, with its user and seed if the file names them.
+
+    An answer may be a score for each choice in place of an output.
+    """
 
     id: str
     output: str | None
     user_id: str | None = None
+    seed: int | None = None
+    scores: tuple[float, ...] | None = None
 
 
 class _Line(msgspec.Struct, frozen=True):
-    id: str
-    output: str | int | float | None
+    id: str | None = None
+    sample_id: str | None = None
+    output: str | int | float | msgspec.UnsetType | None = msgspec.UNSET
+    prediction: str | int | float | msgspec.UnsetType | None = msgspec.UNSET
     user_id: str | None = None
+    seed: int | None = None
+    scores: tuple[float, ...] | None = None
+
+    def answer(self) -> Answer | None:
+        """The answer of the line; None if it lacks an id or an output."""
+        sample_id = self.sample_id if self.id is None else self.id
+        output = self.prediction if self.output is msgspec.UNSET else self.output
+        if sample_id is None or (output is msgspec.UNSET and self.scores is None):
+            return None
+        text = None if output is msgspec.UNSET or output is None else str(output)
+        return Answer(sample_id, text, self.user_id, self.seed, self.scores)
 
 
 # The start of a line of our own form, to tell a damaged line from another file format.
-_LINE_START = re.compile(rb'\s*\{\s*"(id|output)"')
+_LINE_START = re.compile(rb'\s*\{\s*"(id|sample_id|output|prediction)"')
 
 
 def read_lines(path: Path) -> list[Answer] | None:
@@ -49,16 +70,18 @@ def read_lines(path: Path) -> list[Answer] | None:
             if not text.strip():
                 continue
             text = text.removeprefix(BOM_UTF8)
+            problem = "no id or no output"
             try:
-                line = from_json(text, _Line)
+                answer = from_json(text, _Line).answer()
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                answer, problem = None, str(error)
+            if answer is None:
                 if not answers and not _LINE_START.match(text):
                     return None
                 raise DataError(
-                    f'{path}: line {number}: {error}; expected {{"id", "output"}}, ids as strings'
-                ) from error
-            output = None if line.output is None else str(line.output)
-            answers.append(Answer(line.id, output, line.user_id))
+                    f'{path}: line {number}: {problem}; expected {{"id", "output"}}, ids as strings'
+                )
+            answers.append(answer)
     return answers or None
 
 

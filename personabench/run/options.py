@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from personabench.api.method import Method
 from personabench.api.prompts import Replacements
 from personabench.api.wording import WordingName
 from personabench.metrics.judges.custom_rubric import Rubric
@@ -26,6 +28,7 @@ class Options:
 
     Attributes:
         methods, tasks: names or paths.
+        classes: further methods, as classes.
         split: "user/dev", "dev", or None for the task's default.
         data: a folder with the benchmark's files; None for the example data.
         limit: the least number of samples, rounded up to whole users; None for all.
@@ -46,10 +49,12 @@ class Options:
         command: the command as it was typed, without secrets; empty for other callers.
         rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
+        card: where imported answers come from; None for runs of a model.
     """
 
     methods: Sequence[str]
     tasks: Sequence[str]
+    classes: Sequence[type[Method]] = ()
     split: str | None = None
     data: Path | None = None
     limit: int | None = None
@@ -74,6 +79,7 @@ class Options:
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)
     max_cost: float | None = None
+    card: Mapping[str, Any] | None = None
 
     @property
     def selection_seed(self) -> int:

@@ -235,7 +235,7 @@ class _Resolver:
         self.options = options
         self.backend = backend
         self.named = named
-        self.methods = _load_classes("method", options.methods)
+        self.methods = [*_load_classes("method", options.methods), *options.classes]
         self.tasks: list[type[Task]] = _load_classes("task", options.tasks)
         if options.rubric is not None:
             self.tasks = [with_rubric(cls, options.rubric) for cls in self.tasks]

@@ -325,6 +325,7 @@ class _Execution:
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
                 **_describe_rubric(self.options),
+                **({"card": dict(self.options.card)} if self.options.card else {}),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,

@@ -135,6 +135,16 @@ def read_references(task: Task, path: Path) -> References:
     return References(samples, str(path), tuple(messages))
 
 
+def require_single_answers(task: Task) -> None:
+    """Refuse a task whose answers come from an interaction.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if task.protocol != "static":
+        raise _explain_interaction(task)
+
+
 def open_references(task: Task, split: str | None, data: Path | None) -> References:
     """Read the samples of a split of a task's data.
 
@@ -142,8 +152,7 @@ def open_references(task: Task, split: str | None, data: Path | None) -> Referen
         UsageError: an answer has no score by itself in this task.
         UsageError, DataError: as `open_split`; the split has no references.
     """
-    if task.protocol != "static":
-        raise _explain_interaction(task)
+    require_single_answers(task)
     dataset = open_split(task, split or task.default_split, data)
     samples = {sample.id: sample for sample in dataset.samples() if sample.references}
     if not samples:

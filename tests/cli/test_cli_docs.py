@@ -21,6 +21,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.variants
 def test_every_example_runs_as_typed(personabench: Command, tmp_path: Path) -> None:
     from personabench.tasks.lamp.records import SAMPLES
 

@@ -35,6 +35,7 @@ def test_a_new_task_and_a_new_method_pass_at_once(personabench: Command, tmp_pat
     assert checked.code == 0 and "FAIL" not in checked.out
 
 
+@pytest.mark.variants
 def test_the_tests_of_a_new_task_find_faults(personabench: Command, tmp_path: Path) -> None:
     personabench("new", "task", "tastes")
     path = tmp_path / "tastes.py"
@@ -44,6 +45,7 @@ def test_the_tests_of_a_new_task_find_faults(personabench: Command, tmp_path: Pa
     assert "attributes is ('4',) (tuple), expected a dictionary of texts" in tests.stdout
 
 
+@pytest.mark.variants
 def test_a_new_task_runs_on_the_packaged_model(personabench: Command, tmp_path: Path) -> None:
     personabench("new", "task", "tastes")
     ended = personabench("run", "--task", "tastes.py", "--method", "rag", "-n", "2", "--json")

@@ -124,6 +124,7 @@ def test_options_that_exclude_each_other_are_refused(
     assert "write ROLE=COLUMN" in refused(*run, "--data", "qa.csv", "--map", "user")
 
 
+@pytest.mark.variants
 @pytest.mark.model
 def test_the_packaged_model_answers_own_questions(personabench: Command, tables: Path) -> None:
     own = ("--data", "qa.csv", "--history", "chats.jsonl", "--map", MAP)

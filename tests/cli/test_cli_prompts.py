@@ -24,6 +24,7 @@ def spec(summary: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.variants
 @pytest.mark.model
 def test_the_packaged_model_gets_the_compact_wording(personabench: Command) -> None:
     words = ("--max-tokens", "2", "--set", "k=0", "--set", "summary_max_tokens=4")

@@ -239,6 +239,7 @@ def test_a_dry_run_calls_no_model(personabench: Command) -> None:
     assert not list(Path("results").rglob("predictions.jsonl"))
 
 
+@pytest.mark.variants
 @pytest.mark.model
 def test_a_recipe_runs_on_the_packaged_model(personabench: Command) -> None:
     words = ("reproduce", "lamp-user", "--scale", "1", "--task", "lamp3", "--json")

@@ -221,6 +221,7 @@ def test_the_form_of_an_own_instruction_can_be_named() -> None:
     assert "Reply in one word." not in final_text(Named())
 
 
+@pytest.mark.variants
 async def test_the_packaged_model_answers_under_a_methods_contract(tmp_path: Path) -> None:
     settings = ("cot_edit.k=1", "cot_edit.reasoning_max_tokens=24")
     chosen = runner.Options(

@@ -64,7 +64,13 @@ class Shuffling(Scripted):
         return await super().complete(request, group)
 
 
-@pytest.mark.parametrize("name", ["cicl", "cipher", "dpl", "drp"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cicl",
+        *(pytest.param(name, marks=pytest.mark.variants) for name in ("cipher", "dpl", "drp")),
+    ],
+)
 def test_receipts_of_a_method_do_not_depend_on_the_order_of_replies(
     tmp_path: Path, name: str
 ) -> None:

@@ -138,6 +138,7 @@ socket.create_connection(("localhost", server.getsockname()[1])).close()
     assert ended.returncode == 0, ended.stderr
 
 
+@pytest.mark.variants
 def test_an_offline_run_on_the_packaged_model_stays_on_this_machine(tmp_path: Path) -> None:
     words = json.dumps([*RUN, "--offline", "--cache", "off"])
     ended = subprocess.run(

@@ -171,6 +171,7 @@ def check(tmp_path: Path, name: str, cache: str, points: int) -> None:
             assert scores(results) == expected
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("name", "cache", "points"), [("profile", "use", 1), ("judge", "use", 2)])
 def test_a_killed_run_pays_again_for_the_call_in_flight_alone(
     tmp_path: Path, name: str, cache: str, points: int

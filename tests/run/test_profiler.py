@@ -152,7 +152,9 @@ def test_prompts_are_fitted_to_the_model_that_reads_them(tmp_path: Path) -> None
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("generator", ["packaged", "served"])
+@pytest.mark.parametrize(
+    "generator", ["served", pytest.param("packaged", marks=pytest.mark.variants)]
+)
 def test_two_real_models_share_the_work(tmp_path: Path, generator: str) -> None:
     """The packaged model and a server on loopback: either writes the profiles of the other."""
     with model_server(latency=0.0) as server:

@@ -26,7 +26,13 @@ def test_the_order_of_undated_data_is_not_checkable() -> None:
     assert dated.holds and "samples are dated" in dated.detail
 
 
-@pytest.mark.parametrize("task", ["lamp4", "personamem", "prefdisco"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "lamp4",
+        *(pytest.param(name, marks=pytest.mark.variants) for name in ("personamem", "prefdisco")),
+    ],
+)
 def test_hidden_facts_in_a_prompt_are_detected(monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     class Nosy(Method):
         name = "nosy"

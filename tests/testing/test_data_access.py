@@ -85,6 +85,7 @@ def test_a_call_that_opens_a_tasks_data_is_named(
     assert data in detail
 
 
+@pytest.mark.variants
 def test_a_call_while_the_file_is_imported_is_named(tmp_path: Path) -> None:
     reading = 'DATA = load_class("task", "lamp4")().open("user/dev", None)'
     head = HEAD.replace(
@@ -102,6 +103,7 @@ def test_a_call_while_the_file_is_imported_is_named(tmp_path: Path) -> None:
         registry.load_class("method", str(tmp_path / "cheat.py"))
 
 
+@pytest.mark.variants
 def test_a_task_that_only_loads_samples_is_covered(tmp_path: Path) -> None:
     (tmp_path / "days.py").write_text(
         "from personabench import Sample, Task, Vocabulary\n\n\n"
@@ -116,6 +118,7 @@ def test_a_task_that_only_loads_samples_is_covered(tmp_path: Path) -> None:
     assert ".open is called" in detail
 
 
+@pytest.mark.variants
 def test_the_example_data_of_a_plugin_is_covered(tmp_path: Path) -> None:
     (tmp_path / "days.py").write_text(
         "from personabench import Sample, Task, Vocabulary\n\n\n"
@@ -131,6 +134,7 @@ def test_the_example_data_of_a_plugin_is_covered(tmp_path: Path) -> None:
     assert "days.jsonl is opened" in detail
 
 
+@pytest.mark.variants
 def test_a_reference_from_a_frame_of_the_engine_is_detected(tmp_path: Path) -> None:
     body = """        frame = sys._getframe()
         while frame:

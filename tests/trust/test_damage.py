@@ -138,6 +138,7 @@ def check_damage(finished: Path, folder: Path, name: str, kind: str, seed: int) 
             assert row in whole and scores == whole[row], (name, kind, seed, row, scores)
 
 
+@pytest.mark.trust
 def test_damage_to_the_files_of_scores(finished: Path, tmp_path: Path, case: Case) -> None:
     for name in list_files(finished):
         if name.startswith("results/runs/lamp4/none") and name.endswith(("scores.jsonl", "y.json")):

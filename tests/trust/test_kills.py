@@ -44,7 +44,12 @@ class Whole:
         self.facts = facts
 
 
-@pytest.fixture(scope="module", params=RUNS)
+# The other protocols are killed often enough by the suite below.
+FIRST, *OTHERS = RUNS
+PROTOCOLS = [FIRST, *(pytest.param(name, marks=pytest.mark.trust) for name in OTHERS)]
+
+
+@pytest.fixture(scope="module", params=PROTOCOLS)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A run of a protocol that nothing interrupts."""
     folder = tmp_path_factory.mktemp(request.param)

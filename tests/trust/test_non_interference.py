@@ -196,7 +196,13 @@ def methods_on(name: str) -> list[str]:
     return [cell.method for cell in CELLS if cell.task == name]
 
 
-@pytest.mark.parametrize("name", ["lamp3", "personamem", "prelude_summ"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lamp3",
+        *(pytest.param(name, marks=pytest.mark.trust) for name in ("personamem", "prelude_summ")),
+    ],
+)
 def test_quick_methods(name: str, case: Case) -> None:
     check_task_cells(name, [method for method in methods_on(name) if method in QUICK], case)
 

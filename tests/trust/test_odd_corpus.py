@@ -188,7 +188,7 @@ def test_edited_files_of_every_loader(name: str, case: Case) -> None:
 
 
 def test_a_few_edited_files(case: Case) -> None:
-    @corpus(6)
+    @corpus(3)
     @given(choice=st.floats(0, 1, exclude_max=True), edit=EDITS)
     def check(choice: float, edit: tuple[str, list[float], Any]) -> None:
         with case(LOADERS):

@@ -104,6 +104,7 @@ async def test_a_template_without_a_system_role(no_system: Path, tmp_path: Path)
         assert model.identity_of(Request(NEIGHBOURS[:1], 4)).get("dialect") is None
 
 
+@pytest.mark.variants
 async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
     messages: list[str] = []
     options = runner.Options(
@@ -128,6 +129,7 @@ async def test_the_dialect_is_part_of_a_run(base: Path, tmp_path: Path) -> None:
     assert again.folder == folder and (folder / "predictions.jsonl").read_text() == written
 
 
+@pytest.mark.variants
 async def test_thoughts_of_the_embedded_model_are_scored_in_a_raw_reading(tmp_path: Path) -> None:
     # A grammar makes the small model think.
     thought = 'root ::= "<think>\\nHm\\n</think>\\n\\n" [A-Z] [a-z ]{4,12}'

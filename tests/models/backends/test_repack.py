@@ -89,6 +89,7 @@ def test_without_a_writable_cache_the_source_answers_and_the_run_says_so(
     assert "cannot be repacked" in warning and "another model" in warning
 
 
+@pytest.mark.variants
 @pytest.mark.model
 def test_the_repacked_model_answers_under_a_name_of_its_own(cache: Path) -> None:
     async def ask(model: str | None) -> tuple[Local, str]:
