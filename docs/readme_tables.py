@@ -35,8 +35,8 @@ FAMILIES = {
 """Columns: families of tasks, and how the names of their tasks begin."""
 SIGNS = {"faithful": "●", "adapted": "○", "refused": "–"}
 RANKS = tuple(SIGNS)
-# Bounds and rules without a model have a row of their own.
-LEFT_OUT = ("oracle", "persona_only")
+# Controls; bounds that see what a method must not are left out as well.
+LEFT_OUT = ("persona_only", "memory_http")
 RULES = "rules without a model"
 
 
@@ -44,11 +44,13 @@ def write_matrix() -> str:
     """The best fit of every method to a task of a family."""
     methods = registry.list_entries("method")
     cells = matrix(methods.values(), registry.list_entries("task").values())
-    rules = {name for name in methods if registry.load_class("method", name).rule}
+    classes = {name: registry.load_class("method", name) for name in methods}
+    rules = {name for name, method in classes.items() if method.rule}
+    bounds = {name for name, method in classes.items() if method.privileged}
     fits = defaultdict[tuple[str, str], list[str]](list)
     for cell in cells:
         family = find_family(cell.task)
-        if family and cell.method not in LEFT_OUT:
+        if family and cell.method not in {*LEFT_OUT, *bounds - rules}:
             row = RULES if cell.method in rules else f"`{cell.method}`"
             fits[row, family].append(cell.fit)
 
@@ -110,7 +112,7 @@ TABLES = {"matrix": write_matrix, "reference": write_reference}
 def fill(text: str) -> str:
     """README's text with today's tables between their marks."""
     for name, write in TABLES.items():
-        start, end = f"<!-- {name} -->\n", f"\n<!-- /{name} -->"
+        start, end = f"<!--{name}-->\n", f"\n<!--/{name}-->"
         before, _, rest = text.partition(start)
         _, _, after = rest.partition(end)
         text = before + start + write() + end + after

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 Phase = Literal["prepare", "profile", "predict", "update", "judge", "simulate"]
 T = TypeVar("T")
+
+_WORD = re.compile(r"[^\W_]+")
+_ASCII_WORDS = "".join(chr(code) if chr(code).isalnum() else " " for code in range(128))
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -60,7 +64,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
-        evidence: ids of the records that the answer depends on; emptied by `view()`.
+        evidence: ids of the records that the answer depends on; emptied by `view()`, but for an
+            oracle.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
@@ -80,9 +85,10 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
-        """Return the sample as a method receives it; only an oracle sees the hidden facts."""
-        hidden = self.hidden if privileged else {}
-        return msgspec.structs.replace(self, references=(), hidden=hidden, evidence=())
+        """Return the sample as a method receives it; only an oracle sees hidden facts and marks."""
+        if privileged:
+            return msgspec.structs.replace(self, references=())
+        return msgspec.structs.replace(self, references=(), hidden={}, evidence=())
 
     @property
     def user(self) -> User:
@@ -90,6 +96,7 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         return User(self.user_id, self.history)
 
 
+@lru_cache(maxsize=1 << 14)
 def moment(time: str | None) -> tuple[int, ...]:
     """Split a time into its numbers, so that times of one data set compare; () for none."""
     # Data sets write times with and without leading zeros, which texts would sort wrongly.
@@ -100,7 +107,9 @@ def moment(time: str | None) -> tuple[int, ...]:
 
 def normalized(text: str) -> str:
     """Reduce a text to its words, without case and punctuation, to compare texts."""
-    words = re.findall(r"[^\W_]+", text.lower())
+    text = text.lower()
+    # A table takes a third of the time of the expression, and whole populations are normalized.
+    words = text.translate(_ASCII_WORDS).split() if text.isascii() else _WORD.findall(text)
     return " ".join(words)
 
 
@@ -236,7 +245,7 @@ class Prediction(msgspec.Struct, frozen=True):
         profile: the key of the user's profile that was used, if the method keeps one.
         interaction: recorded by an interactive task; under "method" the method's own notes.
         shown: ids of the history's records that the model saw while it answered; None for a failed
-            sample and in lines of earlier versions.
+            sample, in lines of earlier versions, and for a memory that cannot tell.
     """
 
     sample_id: str

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from personabench.api.dataset import order_names
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User
@@ -30,11 +32,25 @@ class Population:
             record_ids = [record.id for record in user.history]
             content.append([user.id, record_ids])
         self.hash = digest(content)
+        self._histories = {user.id: user.history for user in self.users}
 
     def non_peers(self, sample: Sample) -> frozenset[str]:
         """Return the users who are not peers at a sample: its user and its history owner."""
         # The shown history must not be compared with itself.
         return frozenset({sample.user_id, sample.history_owner or sample.user_id})
+
+    def share_history(self, sample: Sample) -> Sample:
+        """Return a sample with the records of the population in place of its own equal ones.
+
+        A sample that is loaded brings its history along, and many are in progress at once, so that
+        memory would hold each record twice.
+        """
+        history = self._histories.get(sample.history_owner or sample.user_id, ())
+        # Earlier questions of a user see the beginning of the longest history.
+        visible = history[: len(sample.history)]
+        if visible != sample.history:
+            return sample
+        return msgspec.structs.replace(sample, history=visible)
 
     def records(self) -> Iterable[tuple[str, Record]]:
         """Yield (user id, record) over all histories."""

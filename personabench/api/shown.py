@@ -54,8 +54,7 @@ def list_shown(
 
     questions = (sample.input, sample.stimulus) if sample else ()
     visible = {record.id: record for record in history}
-    # Split once for all requests: a long history is searched for in every one of them.
-    records = [_Searched.of(record) for record in history]
+    records: list[_Searched] = []
     shown: dict[str, None] = {}
     searched: set[str] = set()
     for request in requests:
@@ -67,6 +66,8 @@ def list_shown(
         texts = [text for text in request.texts if text not in searched]
         searched.update(texts)
         if texts:
+            # Split once for all requests: a long history is searched for in every one of them.
+            records = records or [_Searched.of(record) for record in history]
             shown.update(dict.fromkeys(_find_quoted(records, texts, questions)))
     return tuple(shown)
 

@@ -9,6 +9,7 @@ else the first of its questions' ids; two names of the data are never joined.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 
 RULE_VERSION = 2
 MIN_SHARED_RECORDS = 2
+MAX_IN_SET = 100_000
+"""Marks that are compared in a set; more take arrays, which need numpy."""
 
-Marks: TypeAlias = "npt.NDArray[np.int64]"
+Marks: TypeAlias = "array[int] | npt.NDArray[np.int64]"
 """A history as the sorted hashes of its records."""
 
 
@@ -165,6 +168,9 @@ def find_coinciding(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
 
 def _overlapping(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
     """Yield the pairs of distinct histories that share at least half of the smaller one."""
+    if _are_disjoint(histories):
+        return
+
     # Imported here: most readers of results do without numpy.
     import numpy as np
 
@@ -200,6 +206,19 @@ def _overlapping(histories: Sequence[Marks]) -> Iterator[tuple[int, int]]:
             yield index, int(other_index)
 
 
+def _are_disjoint(histories: Sequence[Marks]) -> bool:
+    """Whether no two of a few histories share a mark; False for many, which are not compared."""
+    # A set takes several times the memory of the arrays.
+    if sum(map(len, histories)) > MAX_IN_SET:
+        return False
+    marks: set[int] = set()
+    for history in histories:
+        if not marks.isdisjoint(history):
+            return False
+        marks.update(history)
+    return True
+
+
 def _find_root(parents: list[int], index: int) -> int:
     while parents[index] != index:
         # Halving the path keeps later look-ups short.
@@ -210,10 +229,8 @@ def _find_root(parents: list[int], index: int) -> int:
 
 def mark_history(user: User) -> Marks:
     """Hash the records of a history, for `find_coinciding`."""
-    import numpy as np
-
-    marks = [hash(_record_content(record)) for record in user.history]
-    return np.unique(np.array(marks, dtype=np.int64))
+    marks = {hash(_record_content(record)) for record in user.history}
+    return array("q", sorted(marks))
 
 
 def _record_content(record: Record) -> tuple[str | None, str]:

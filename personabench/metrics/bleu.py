@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+IMPORTS = ("sacrebleu.metrics.bleu",)
+"""Modules that are imported on use."""
 ORDER = 4
 
 

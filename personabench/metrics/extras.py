@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Literal
 
-from personabench.metrics import meteor
+from personabench.metrics import bleu, meteor
 from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.ratings import parse_number
-from personabench.metrics.rouge import create_scorer
+from personabench.metrics.rouge import IMPORTS, create_scorer
 from personabench.metrics.scripts import LATIN, SPACED
 
-ROUGE_2 = Metric("rouge-2", scope=LATIN)
-BLEU = Metric("bleu", aggregate=corpus_bleu, signature=signature, scope=SPACED)
-METEOR = Metric("meteor", scope=SPACED)
+ROUGE_2 = Metric("rouge-2", scope=LATIN, imports=IMPORTS)
+BLEU = Metric(
+    "bleu", aggregate=corpus_bleu, signature=signature, scope=SPACED, imports=bleu.IMPORTS
+)
+METEOR = Metric("meteor", scope=SPACED, imports=meteor.IMPORTS)
 ACCURACY = Metric("accuracy")
 
 

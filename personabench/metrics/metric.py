@@ -41,16 +41,22 @@ class Metric:
     Attributes:
         aggregate: maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept
             any resample of rows.
+        size: the number of samples that the aggregate is over, for a metric of a subset; None for
+            all.
         signature: settings and version of other software, if these decide the number; summaries
             keep it.
         scope: set if the tokenizer does not cover every script.
         variant_of: the metric that this one computes in another way; tables leave the variant out
             if both agree in every row.
+        imports: modules that measuring imports on use; a run loads them while its first calls are
+            in flight.
     """
 
     name: str
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
+    size: Callable[[Floats], int] | None = None
     signature: Callable[[], str] | None = None
     scope: TokenizerScope | None = None
     variant_of: str | None = None
+    imports: tuple[str, ...] = ()

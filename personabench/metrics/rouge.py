@@ -13,6 +13,10 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from personabench.metrics.preload import IMPORTING
+
+IMPORTS = ("absl.logging",)
+"""What `rouge_score` imports beside the toolkit."""
 _UNUSED = ("nltk", "nltk.stem", "nltk.stem.porter")
 
 
@@ -32,6 +36,11 @@ def create_scorer(types: Sequence[str], tokenizer: Any | None = None) -> Any:
 @lru_cache(maxsize=1)
 def _load() -> tuple[Any, Any]:
     """Import the package's modules for the scorers here; other code imports its own copy."""
+    with IMPORTING:
+        return _import_without_toolkit()
+
+
+def _import_without_toolkit() -> tuple[Any, Any]:
     names = [name for name in sys.modules if name.split(".")[0] in ("nltk", "rouge_score")]
     if "nltk" in names:
         return _import_scorers()

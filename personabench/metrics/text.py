@@ -14,13 +14,13 @@ from functools import lru_cache
 from typing import Any
 
 from personabench.metrics.metric import Metric
-from personabench.metrics.rouge import create_scorer
+from personabench.metrics.rouge import IMPORTS, create_scorer
 from personabench.metrics.scripts import LATIN, WordTokens
 from personabench.models.reply import split_reply
 
 ROUGE = (
-    Metric("rouge-1", scope=LATIN),
-    Metric("rouge-L", scope=LATIN),
+    Metric("rouge-1", scope=LATIN, imports=IMPORTS),
+    Metric("rouge-L", scope=LATIN, imports=IMPORTS),
     Metric("rouge-1-unicode", variant_of="rouge-1"),
     Metric("rouge-L-unicode", variant_of="rouge-L"),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain, count
 
 import numpy as np
@@ -24,6 +24,8 @@ Ints = npt.NDArray[np.int64]
 
 # Postings whose gains are computed at once.
 _BLOCK = 1 << 18
+# Documents that are split at once.
+_DOCUMENTS = 1 << 12
 
 
 class BM25:
@@ -51,35 +53,34 @@ class BM25:
         self._n = n = len(documents)
         lengths: list[int] = []
 
-        def split_documents() -> Iterator[list[str]]:
-            for document in documents:
-                tokens = tokenize(document)
-                lengths.append(len(tokens))
-                yield tokens
-
         # A missing key gets the next number, so terms are numbered in order of appearance.
         ids: defaultdict[str, int] = defaultdict(count().__next__)
-        stream = map(ids.__getitem__, chain.from_iterable(split_documents()))
-        tokens = np.fromiter(stream, np.int64)
+        blocks: list[npt.NDArray[np.int32]] = []
+        for start in range(0, n, _DOCUMENTS):
+            split = [tokenize(document) for document in documents[start : start + _DOCUMENTS]]
+            lengths += map(len, split)
+            stream = map(ids.__getitem__, chain.from_iterable(split))
+            blocks.append(np.fromiter(stream, np.int32))
         self._ids: dict[str, int] = ids
-        if not tokens.size:
+        if not sum(lengths):
             return
 
-        # One integer per token, term * n + document: after sorting, equal neighbours are one
-        # posting, and postings of a term are adjacent.
-        tokens *= n
-        tokens += np.repeat(np.arange(n), lengths)
-        pairs = tokens
-        del tokens
-        pairs.sort()
         # Each large array is freed or narrowed before the next one: of a population they have
         # tens of millions of entries.
-        is_start = np.empty(pairs.size, np.bool_)
+        pairs = _pair(blocks, np.array(lengths))
+        pairs.sort()
+        size = pairs.size
+        is_start = np.empty(size, np.bool_)
         is_start[0] = True
         np.not_equal(pairs[1:], pairs[:-1], out=is_start[1:])
-        frequencies = np.diff(np.flatnonzero(is_start), append=pairs.size).astype(np.int32)
         postings = pairs[is_start]
-        del pairs, is_start
+        del pairs
+        starts = np.flatnonzero(is_start)
+        del is_start
+        frequencies = np.empty(starts.size, np.int32)
+        np.subtract(starts[1:], starts[:-1], out=frequencies[:-1], casting="unsafe")
+        frequencies[-1] = size - starts[-1]
+        del starts
 
         self._documents = (postings % n).astype(np.int32)
         postings //= n
@@ -126,6 +127,28 @@ class BM25:
             minlength=self._n,
         )
         return totals.astype(np.float64, copy=False)
+
+
+def _pair(blocks: list[npt.NDArray[np.int32]], lengths: Ints) -> Ints:
+    """Write every token as one integer, term * n + document; the blocks are used up.
+
+    After sorting, equal neighbours are one posting, and postings of a term are adjacent.
+
+    Args:
+        blocks: the terms of the tokens, document by document, of `_DOCUMENTS` documents each.
+        lengths: the numbers of tokens of the documents, shape (n,).
+    """
+    n = len(lengths)
+    pairs = np.empty(lengths.sum(), np.int64)
+    end = 0
+    for start in range(0, n, _DOCUMENTS):
+        terms = blocks.pop(0)
+        counts = lengths[start : start + _DOCUMENTS]
+        block = pairs[end : end + terms.size]
+        np.multiply(terms, n, out=block, dtype=np.int64)
+        block += np.repeat(np.arange(start, start + len(counts)), counts)
+        end += terms.size
+    return pairs
 
 
 def _compute_weights(

@@ -107,7 +107,7 @@ async def search(
 
 
 class IndexCache:
-    """The BM25 indexes that were used last, of at most `limit` characters of documents.
+    """The BM25 indexes that were used last: one, or several of at most `limit` characters in all.
 
     A user's samples often share their history, and a method may search it several times for each.
     """
@@ -130,14 +130,15 @@ class IndexCache:
         size = sum(map(len, documents))
         self._entries[key] = index, size
         self._size += size
-        while self._size > self._limit:
+        while self._size > self._limit and len(self._entries) > 1:
             _, (_, dropped) = self._entries.popitem(last=False)
             self._size -= dropped
         return index
 
 
-# An index takes about three times as much memory as its documents.
-_indexes = IndexCache(1 << 24)
+# An index takes up to six times as much memory as its documents.  Samples of one user follow each
+# other, so a few users' indexes are enough.
+_indexes = IndexCache(1 << 22)
 
 
 async def _compute_similarities(

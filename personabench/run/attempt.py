@@ -7,6 +7,7 @@ simulator.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,10 @@ import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
+from personabench.api.shown import list_shown
 from personabench.api.task import JsonObject
-from personabench.models.roles import Role
-from personabench.types import Prediction, Sample, Usage, to_json
+from personabench.models.roles import Caller, Role
+from personabench.types import Call, Prediction, Record, Sample, Usage, to_json
 
 
 @dataclass
@@ -25,24 +27,60 @@ class Attempt:
     """Everything that makes calls for a sample.
 
     Attributes:
-        ctx: the method when it answers; learning: the method when it learns from feedback.
-        simulator: the simulated user.
+        ctx: the method when it answers.
+        create_simulator: creates the simulated user's role.
+        create_learning: creates the context of the method when it learns from feedback.
         windows: the windows that prompts were fitted to, by model that the method calls.
         profile: the key of the user's profile that the answer was made with.
+        history: the records that the method got, if a dialogue changed those of the sample.
         is_too_long: the server refused a prompt and said how long it may be.
     """
 
     ctx: Context
-    simulator: Role
-    learning: Context
+    create_simulator: Callable[[], Role]
+    create_learning: Callable[[], Context]
     windows: Sequence[int | None]
     profile: str | None = None
+    history: tuple[Record, ...] | None = None
     is_too_long: bool = False
+
+    # Most samples need neither, and there may be thousands a second.
+    @functools.cached_property
+    def simulator(self) -> Role:
+        """The simulated user."""
+        return self.create_simulator()
+
+    @functools.cached_property
+    def learning(self) -> Context:
+        """The method when it learns from feedback."""
+        return self.create_learning()
+
+    @property
+    def _callers(self) -> list[Caller]:
+        """The method and those others that took part, in the order of their calls in a line."""
+        created = vars(self)
+        others = [created[name] for name in ("simulator", "learning") if name in created]
+        return [self.ctx, *others]
 
     @property
     def notes(self) -> dict[str, Any]:
         """Notes of the method about its own work."""
-        return {**self.ctx.notes, **self.learning.notes}
+        contexts = [caller for caller in self._callers if isinstance(caller, Context)]
+        return {name: value for ctx in contexts for name, value in ctx.notes.items()}
+
+    def list_shown(self, sample: Sample) -> tuple[str, ...] | None:
+        """List the records that the model saw: those that the method cites, or those recognized.
+
+        None if the method cannot tell.
+        """
+        history = sample.history if self.history is None else self.history
+        cited = self.ctx.cited
+        if cited is None:
+            return list_shown(history, self.ctx.sent, sample)
+        if cited.record_ids is None:
+            return None
+        visible = {record.id for record in history}
+        return tuple(record_id for record_id in cited.record_ids if record_id in visible)
 
     def read_answer(self, answer: str) -> str:
         """Return the text that is scored: in a raw reading, the whole reply that the answer was.
@@ -66,14 +104,22 @@ class Attempt:
         attempts: int,
     ) -> Prediction:
         """The sample's prediction; a failed one has neither answer nor interaction."""
-        flags = dict(self.ctx.flags)
-        for name, amount in (*self.simulator.flags.items(), *self.learning.flags.items()):
-            flags[name] = flags.get(name, 0) + amount
+        flags: dict[str, float] = {}
+        calls: list[Call] = []
+        method_calls: list[Call] = []
+        for caller in self._callers:
+            for name, amount in caller.flags.items():
+                flags[name] = flags.get(name, 0) + amount
+            calls += caller.calls
+            # Calls of a simulator are listed, but they are no cost of the method.
+            if isinstance(caller, Context):
+                method_calls += [call for call in caller.calls if not call.profiler]
+        # A record that holds the answer must not fall out of a window silently.
+        if "over_window" in flags and shown is not None:
+            lost = set(sample.evidence).difference(shown)
+            if lost:
+                flags["evidence_dropped"] = len(lost)
 
-        # Calls of a simulator are listed, but they are no cost of the method.
-        method_calls = [
-            call for call in (*self.ctx.calls, *self.learning.calls) if not call.profiler
-        ]
         usage = Usage(
             sum(call.input_tokens for call in method_calls),
             sum(call.output_tokens for call in method_calls),
@@ -89,7 +135,7 @@ class Attempt:
             output=output,
             parsed=parsed,
             flags=flags,
-            calls=(*self.ctx.calls, *self.simulator.calls, *self.learning.calls),
+            calls=tuple(calls),
             usage=usage,
             error=error,
             attempts=attempts,

@@ -61,7 +61,8 @@ class Audit:
         samples, users, records: the numbers read; total: the samples of the split.
         dated: the samples that have a time, before records that have one.
         defects: every kind of defect that the data could have, those without cases included.
-        leaks: what the task itself reports of its data.
+        leaks: leaks that the task itself reports of its data.
+        counts: facts that the task reports of its data, which are no leaks.
     """
 
     source: str
@@ -72,6 +73,7 @@ class Audit:
     dated: int
     defects: Sequence[Defect]
     leaks: Sequence[str] = ()
+    counts: Sequence[str] = ()
     seconds: float = 0.0
 
     def count(self, name: str) -> int:
@@ -137,7 +139,12 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
     auditor.search_histories(positions)
     complete = len(positions) == len(dataset.index())
     auditor.compare_users()
-    leaks = task.audit(dataset) if complete and isinstance(task, Audited) else []
+    leaks: Sequence[str] = ()
+    counts: Sequence[str] = ()
+    if complete and isinstance(task, Audited):
+        leaks = task.audit(dataset)
+        # A task may be audited without deriving from Audited (see Interface).
+        counts = task.counts(dataset) if hasattr(task, "counts") else ()
     return Audit(
         source=dataset.source,
         samples=len(positions),
@@ -147,6 +154,7 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
         dated=auditor.dated,
         defects=list(auditor.defects()),
         leaks=leaks,
+        counts=counts,
         seconds=time.perf_counter() - started,
     )
 
@@ -184,6 +192,8 @@ class _Auditor:
         self._numbers: dict[str, int] = {}
         self._questions: dict[tuple[str, str], str] = {}
         self._options = _Options()
+        # Of a bounded audit alone, so that its second pass need not load them again.
+        self._kept: dict[int, Sample] = {}
 
         self.in_history = _Cases(
             "gold_in_history", "have their gold in their own history", "questions"
@@ -214,6 +224,8 @@ class _Auditor:
             self.records += len(sample.history)
             positions.append(position)
             self._read_question(sample)
+            if max_records is not None:
+                self._kept[position] = sample
         return positions
 
     def _read_question(self, sample: Sample) -> None:
@@ -232,9 +244,9 @@ class _Auditor:
 
     def _check_times(self, sample: Sample) -> None:
         asked = moment(sample.time)
-        later = [record for record in sample.history if moment(record.time) > asked]
         if not asked or not any(record.time for record in sample.history):
             return
+        later = [record for record in sample.history if moment(record.time) > asked]
         self.dated += 1
         self.late.of += 1
         if later:
@@ -259,7 +271,9 @@ class _Auditor:
         holders: dict[int, tuple[str, str]] = {}
         checked: set[int] = set()
         for position in positions:
-            sample = load_sample(self.dataset, position, self.index)
+            sample = self._kept.pop(position, None)
+            if sample is None:
+                sample = load_sample(self.dataset, position, self.index)
             self._find_own_gold(sample)
             history_key = hash((sample.user_id, tuple(record.id for record in sample.history)))
             if history_key in checked:
@@ -365,6 +379,8 @@ class _Auditor:
 
 
 def _longer(marks: Marks | None, sample: Sample) -> Marks:
+    if marks is not None and len(sample.history) <= len(marks):
+        return marks
     own = mark_history(User(sample.user_id, sample.history))
     return own if marks is None or len(own) > len(marks) else marks
 
@@ -482,4 +498,5 @@ def to_rows(result: Audit) -> dict[str, Any]:
             for defect in result.defects
         ],
         "leaks": list(result.leaks),
+        "counts": list(result.counts),
     }

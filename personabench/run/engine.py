@@ -24,11 +24,11 @@ from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
+from personabench.api.memory import Memory
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
 from personabench.api.prompts import Prompts
-from personabench.api.shown import list_shown
 from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
@@ -111,6 +111,7 @@ class Engine:
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
         self.provenance: dict[str, str] = {}
+        self._population: Population | None = None
         self._attempts: dict[str, int] = {}
         self._stubborn: set[str] = set()
         self._rounds: dict[str, Round] = {}
@@ -217,7 +218,11 @@ class Engine:
         if owed:
             with watch_loop(self.block_limit):
                 await self._prepare(owed)
-                await self._run_workers(owed)
+                try:
+                    await self._run_workers(owed)
+                finally:
+                    if isinstance(self.method, Memory):
+                        await self.method.close()
 
         return not self.progress.stopping
 
@@ -236,6 +241,7 @@ class Engine:
                 await self.method.prepare(population, ctx)
             except PluginError as fault:
                 raise RunError(str(fault)) from fault
+            self._population = population
             self._profiles.record("", User("prepare", ()), None, ctx)
 
     def _begin_refresh(self) -> RefreshState:
@@ -329,6 +335,7 @@ class Engine:
 
     async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
+            attempt.history = variant.history
             answer, _ = await self._answer(variant, attempt)
             return encodable(require_text(answer))
 
@@ -429,7 +436,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample.history, attempt.ctx.sent, sample)
+            shown = attempt.list_shown(sample)
         except BackendError as failure:
             error = str(failure)
             if not comes_from_models(failure):
@@ -462,7 +469,10 @@ class Engine:
     def _load(self, position: int) -> tuple[Sample, PluginError | None]:
         """Load a sample; one that the task fails to load is empty and comes with the fault."""
         try:
-            return load_sample(self.dataset, position, self._index), None
+            sample = load_sample(self.dataset, position, self._index)
+            if self._population is not None:
+                sample = self._population.share_history(sample)
+            return sample, None
         except PluginError as fault:
             sample_id, user_id = self._index[position]
             return Sample(sample_id, user_id, ""), fault
@@ -505,11 +515,13 @@ class Engine:
         return [client.window for client in self._method_clients()]
 
     def _new_attempt(self, sample: Sample) -> Attempt:
+        user_id, sample_id = sample.user_id, sample.id
         simulator = self.roles.get("simulator", self.client)
+        seed = self.spec.seed
         return Attempt(
-            ctx=self._new_context("predict", sample.user_id, sample.id),
-            simulator=Role("simulator", simulator, sample.user_id, self.spec.seed, sample.id),
-            learning=self._new_context("update", sample.user_id, sample.id),
+            ctx=self._new_context("predict", user_id, sample_id),
+            create_simulator=lambda: Role("simulator", simulator, user_id, seed, sample_id),
+            create_learning=lambda: self._new_context("update", user_id, sample_id),
             windows=self._windows(),
         )
 

@@ -66,8 +66,9 @@ class GoldIndex:
 
     def _search(self, text: str) -> Mapping[int, float]:
         shared: Counter[int] = Counter()
-        for shingle in list_shingles(text):
-            shared.update(self._golds.get(shingle, ()))
+        # Most triples are in no gold.
+        for shingle in self._golds.keys() & list_shingles(text):
+            shared.update(self._golds[shingle])
         shares = {number: count / self._sizes[number] for number, count in shared.items()}
         return {
             number: share

@@ -6,6 +6,7 @@ task has a judge, and scores. A model is opened only if a run has pending sample
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ import msgspec
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.task import Task
 from personabench.errors import DataError, MisfitError, RunError, UsageError
+from personabench.metrics.preload import preload
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
 from personabench.models.client import Client
@@ -27,7 +29,7 @@ from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
 from personabench.run.first_contact import learn_dialects
-from personabench.run.judging import judge, unjudged
+from personabench.run.judging import judge, judge_options, prompt_version, unjudged
 from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
@@ -158,7 +160,11 @@ async def _execute(
     """Execute a run whose folder is started."""
     try:
         write_shard_file(job.folder, options, job.task)
+        if options.run_file:
+            job.folder.write_run_file(options.run_file)
         with _logged(log):
+            if options.environment:
+                _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log).execute()
     finally:
         job.folder.close()
@@ -196,7 +202,11 @@ class _Execution:
         # Before anything is appended to the files.
         self.edits = describe_edits(self.job.folder, earlier)
 
+        # While the first calls are in flight, loading the scorers costs no time.
+        loop = asyncio.get_running_loop()
+        loading = loop.run_in_executor(None, preload, self.job.task.metrics)
         await self._predict(pending)
+        await loading
         positions = self._positions_to_score()
         if self.job.judge and self.complete:
             await self._judge(self.job.judge, positions)
@@ -331,6 +341,8 @@ class _Execution:
             audit=job.audit.summary if job.audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
+            judge_options=judge_options(job.task) if job.judge else {},
+            judge_prompt=prompt_version(job.task) if job.judge else "",
             judge_errors=self.judging.failed,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=versions(),

@@ -7,7 +7,9 @@ answers all have scores, intervals and tests like any others.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
+from itertools import islice
 
 from personabench.types import Sample, normalized
 
@@ -24,9 +26,16 @@ _MOST_EMPTY = 0.1
 _ECHOED_WORDS = 8
 
 
+_WORD = re.compile(r"[^\W_]+")
+
+
 def hash_answer(output: str) -> str:
     """Hash an answer without case, punctuation and white space, to find equal ones."""
-    return hashlib.sha256((normalized(output) or output).encode()).hexdigest()[:8]
+    return _hash_words(normalized(output), output)
+
+
+def _hash_words(words: str, output: str) -> str:
+    return hashlib.sha256((words or output).encode()).hexdigest()[:8]
 
 
 class AnswerWatch:
@@ -41,10 +50,11 @@ class AnswerWatch:
 
     def add(self, sample: Sample, output: str) -> str:
         """Add an answer; return its hash."""
-        answer = hash_answer(output)
+        words = normalized(output)
+        answer = _hash_words(words, output)
         self._answered += 1
         self._answers.add(answer)
-        self._echoes += _is_echo(output, sample.input)
+        self._echoes += _is_echo(words, sample.input)
         for reference in sample.references[:1]:
             self._referenced += 1
             self._references.add(hash_answer(reference))
@@ -88,8 +98,9 @@ class AnswerWatch:
             yield f"{distinct} different answers for {count} samples"
 
 
-def _is_echo(output: str, question: str) -> bool:
-    answer, question = normalized(output), normalized(question)
-    beginning = " ".join(question.split()[:_ECHOED_WORDS])
-    is_long = len(beginning.split()) == _ECHOED_WORDS
-    return is_long and answer.startswith(beginning)
+def _is_echo(answer: str, question: str) -> bool:
+    """Whether a normalized answer begins like its question."""
+    # Only the beginning of a question, which may be long, is read.
+    matches = islice(_WORD.finditer(question.lower()), _ECHOED_WORDS)
+    beginning = [match[0] for match in matches]
+    return len(beginning) == _ECHOED_WORDS and answer.startswith(" ".join(beginning))

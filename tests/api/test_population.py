@@ -38,3 +38,17 @@ def test_the_history_owner_is_not_a_peer() -> None:
     sample = Sample("s", "a", "?")
     assert population.non_peers(sample) == {"a"}
     assert population.non_peers(msgspec.structs.replace(sample, history_owner="b")) == {"a", "b"}
+
+
+def test_equal_histories_are_held_once() -> None:
+    population = Population([user("a", ("1", "x"), ("2", "y"))])
+    (held,) = population.users
+    sample = Sample("s", "a", "?", history=user("a", ("1", "x")).history)
+    shared = population.share_history(sample)
+    assert shared == sample and shared.history[0] is held.history[0]
+
+    # Another history of the user stays as it is, and so does that of a user outside the split.
+    others = [user("a", ("1", "z")), user("a", ("2", "y")), user("c", ("1", "x"))]
+    for other in others:
+        sample = Sample("s", other.id, "?", history=other.history)
+        assert population.share_history(sample).history[0] is other.history[0]

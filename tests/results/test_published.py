@@ -211,7 +211,7 @@ def test_the_tables_in_the_readme_say_what_the_repository_says() -> None:
     readme = (ROOT / "README.md").read_text()
     assert load_readme_tables().fill(readme) == readme, "run: python docs/readme_tables.py"
     published = read_published_runs(ROOT / "results")
-    section = readme.partition("<!-- reference -->")[2].partition("<!-- /reference -->")[0]
+    section = readme.partition("<!--reference-->")[2].partition("<!--/reference-->")[0]
     shown = re.findall(r"\d\.\d{4}", section)
     primary = [run.summary.metrics["official"][run.summary.primary] for run in published]
     assert sorted(shown) == sorted(f"{value:.4f}" for value in primary)

@@ -20,10 +20,12 @@ def test_an_index_is_built_once_while_it_is_kept() -> None:
     assert cache.get(("defg",), "words") is second and cache.get(("abc",), "words") is first
 
 
-def test_documents_beyond_the_limit_are_not_kept() -> None:
+def test_of_documents_beyond_the_limit_the_newest_are_kept() -> None:
     cache = IndexCache(10)
     large = cache.get(("a" * 11,), "words")
-    assert len(large) == 1 and cache.get(("a" * 11,), "words") is not large
+    assert len(large) == 1 and cache.get(("a" * 11,), "words") is large
+    cache.get(("b" * 11,), "words")
+    assert cache.get(("a" * 11,), "words") is not large
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])

@@ -65,6 +65,23 @@ async def test_vectors_of_two_embedders_are_kept_apart(tmp_path: Path) -> None:
     store.close()
 
 
+async def test_a_file_of_the_earlier_layout_is_used(tmp_path: Path, encoded: list[str]) -> None:
+    path = tmp_path / "vectors.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE vectors(key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+    first = await embed(path)
+    np.testing.assert_array_equal(await embed(path), first)
+    assert encoded == TEXTS
+
+
+async def test_a_vector_takes_little_more_than_its_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.sqlite"
+    store = VectorStore(path)
+    store.put("one", {str(number): np.ones(256, np.float32) for number in range(1000)})
+    store.close()
+    assert path.stat().st_size < 1.5 * 1000 * 256 * 4
+
+
 async def test_a_damaged_vector_is_embedded_again(tmp_path: Path, encoded: list[str]) -> None:
     path = tmp_path / "vectors.sqlite"
     first = await embed(path)

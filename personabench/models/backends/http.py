@@ -10,6 +10,7 @@ certificates come from the usual environment variables (HTTPS_PROXY, NO_PROXY, S
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import logging
 import os
@@ -64,6 +65,14 @@ class ReplyTooLong(OSError):
     """A reply has more than `MAX_BODY` bytes."""
 
 
+class _Target(NamedTuple):
+    """An address: parsed, its proxy, and how certificates are checked (True: aiohttp's default)."""
+
+    url: Any
+    proxy: str | None
+    ssl: ssl.SSLContext | bool
+
+
 class HTTPClient:
     """Exchanges with the servers of one backend; use it within a running event loop.
 
@@ -78,15 +87,15 @@ class HTTPClient:
     def __init__(self, headers: Mapping[str, str], timeout: float) -> None:
         import aiohttp
 
+        _check_authorities()
         self._aiohttp = aiohttp
         self._timeout = timeout
-        self._targets: dict[str, tuple[Any, str | None]] = {}
+        self._targets: dict[str, _Target] = {}
 
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=max_connections(),
                 keepalive_timeout=KEEP_ALIVE,
-                ssl=_ssl_context(),
                 socket_factory=_open_socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -112,6 +121,10 @@ class HTTPClient:
     async def get(self, url: str, timeout: float) -> Reply:
         """Receive the reply to a GET; raises the same errors as `post`."""
         return await self._exchange("GET", url, timeout)
+
+    async def delete(self, url: str) -> Reply:
+        """Receive the reply to a DELETE; raises the same errors as `post`."""
+        return await self._exchange("DELETE", url, self._timeout)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -140,9 +153,14 @@ class HTTPClient:
                 raise _translate(error) from error
 
     async def _send(self, method: str, url: str, content: bytes | None) -> Reply:
-        target, proxy = self._target(url)
+        target = self._targets.get(url) or self._add_target(url)
         response = await self._session.request(
-            method, target, data=content, proxy=proxy, allow_redirects=False
+            method,
+            target.url,
+            data=content,
+            proxy=target.proxy,
+            ssl=target.ssl,
+            allow_redirects=False,
         )
         try:
             body = await response.content.readany()
@@ -156,13 +174,20 @@ class HTTPClient:
         # At the end of a reply its connection has been returned by itself.
         return Reply(response.status, response.headers, body)
 
-    def _target(self, url: str) -> tuple[Any, str | None]:
-        """Return the parsed address and its proxy; parsing takes longer than looking it up."""
-        if url not in self._targets:
-            from yarl import URL
+    def _add_target(self, url: str) -> _Target:
+        """Parse an address, which takes longer than looking it up."""
+        from yarl import URL
 
-            self._targets[url] = URL(url), proxy_for(url)
-        return self._targets[url]
+        proxy = proxy_for(url)
+        is_encrypted = any(address.lower().startswith("https:") for address in (url, proxy or ""))
+        # Loading the authorities takes longer than a hundred calls to a server on this machine.
+        target = _Target(URL(url), proxy, self._authorities if is_encrypted else True)
+        self._targets[url] = target
+        return target
+
+    @functools.cached_property
+    def _authorities(self) -> ssl.SSLContext:
+        return _load_authorities()
 
 
 def _merge_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -242,14 +267,21 @@ def _translate(error: Exception) -> OSError:
             return ConnectionError(reason[:300])
 
 
-def _ssl_context() -> ssl.SSLContext:
-    """Return the trusted authorities: the system's, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
+def _check_authorities() -> None:
+    """Check that SSL_CERT_FILE and SSL_CERT_DIR exist.
+
+    Raises:
+        UsageError: one does not.
+    """
     # OpenSSL ignores a file that does not exist, and no certificate would be accepted.
     for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         path = os.environ.get(variable)
         if path and not Path(path).exists():
             raise UsageError(f"{variable}: {path} does not exist")
 
+
+def _load_authorities() -> ssl.SSLContext:
+    """Return the trusted authorities: the system's, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
     context = ssl.create_default_context()
     is_chosen = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
     if not is_chosen and not context.cert_store_stats()["x509_ca"]:
