@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types docs format clean
+.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard dist lint types docs format clean
 
 # One call at a time: llama.cpp's batches would change some answers from one demo to the next.
 demo: $(VENV)/.installed
@@ -37,6 +37,11 @@ test-variants: $(VENV)/.installed-dev
 test-trust: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m trust -n auto --dist worksteal
 
+# The wheel and the source distribution of a release, in dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -45,7 +50,8 @@ test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
 # The reference results: the model of the demo, called in the same way, on the whole example data of LaMP-4, at most 90
-# minutes on two cores; stopped, it goes on. PERSONAMEM=FOLDER, with the official 32k files, adds the rules on PersonaMem, which call no model.
+# minutes on two cores; stopped, it goes on. PERSONAMEM=FOLDER, with the official 32k files, adds the rules on
+# PersonaMem, which call no model.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 PERSONAMEM ?=

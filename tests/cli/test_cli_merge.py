@@ -40,7 +40,7 @@ def test_shards_are_run_and_merged_and_the_command_without_them_finds_nothing_to
     one = again[0]
     (named,) = personabench("merge", one["fingerprint"][:8], "--shards", "2", "--json").json
     assert named["fingerprint"] == one["fingerprint"]
-    assert personabench("show", "last", "316").code == 0
+    assert personabench("show", "last", "3118").code == 0
 
 
 def test_what_cannot_be_merged_is_said_and_the_rest_is_merged(
