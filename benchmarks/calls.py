@@ -1,6 +1,6 @@
 """Model calls of methods on LaMP-4's example data, against their reference implementations.
 
-    python benchmarks/calls.py [--limit 37]
+    python benchmarks/calls.py [--limit 60]
 
 Ours are the distinct calls in the ledgers of runs with the scripted backend, in a new results
 folder.  A reference implementation's calls are computed for the same questions, from its code or,
@@ -107,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--limit", type=int, default=37, help="questions, rounded up to users")
+    parser.add_argument("--limit", type=int, default=60, help="questions, rounded up to users")
     limit = parser.parse_args().limit
     print(f"{'':12}{'per user':>12}{'per question':>14}{'in all':>10}{'reference':>12}{'ratio':>8}")
     for method in REFERENCES:

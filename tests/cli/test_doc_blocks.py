@@ -27,7 +27,7 @@ from doc_blocks import (
 )
 from doc_stand_ins import DocServer, doc_server, fill_in, find_runs, stand_in
 
-FILES_OF = {"README.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md")}
+FILES_OF = {"docs/tour.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md")}
 """Pages whose files the commands of another page name."""
 
 PREFERENCES = ROOT / "tasks" / "prelude" / "sample" / "email.json"
@@ -62,7 +62,7 @@ def write_files(page: Path, folder: Path) -> None:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
 
-    task = "lamp3" if page == ROOT / "README.md" else "lamp4"
+    task = "lamp3" if page == DOCS / "tour.md" else "lamp4"
     outputs = SAMPLES / task / "dev_outputs.json"
     for name in ("dev_outputs.json", "predictions.json", "baseline.json", "mine.json"):
         shutil.copy(outputs, folder / name)
