@@ -22,6 +22,7 @@ from personabench.api.registry import find_source_hash
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
+from personabench.leaderboard.memory_notes import describe_memories
 from personabench.leaderboard.notes import (
     RankChange,
     describe_bound,
@@ -168,6 +169,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_rules(rows, ranked)
     notes += describe_bound(rows, ranked)
     notes += describe_rank_changes(changes)
+    notes += describe_memories(rows)
     notes += describe_runs(ranked)
 
     return Board(
