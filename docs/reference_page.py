@@ -35,6 +35,10 @@ PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
         (("personabench", "Method"), ("personabench", "Context"), ("personabench", "Population")),
     ),
     (
+        "For memories",
+        (("personabench", "Memory"), ("personabench", "Batch"), ("personabench", "MemoryItem")),
+    ),
+    (
         "Data",
         tuple(
             ("personabench", name)

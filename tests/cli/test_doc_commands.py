@@ -44,6 +44,7 @@ REASONS = {
     "needs a cluster",
     "needs a GPU",
     "needs a key",
+    "needs a memory server",
     "needs a model file",
     "needs the network",
     "needs the official data",
