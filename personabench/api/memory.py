@@ -66,7 +66,7 @@ class Ingested(msgspec.Struct, frozen=True, omit_defaults=True):
     final: Mapping[str, Any] = {}
 
     @property
-    def asked(self) -> Any:
+    def frozen(self) -> Any:
         """The state that questions are asked of."""
         return apply_delta(self.memory, self.final)
 
@@ -208,7 +208,7 @@ class Memory(Method):
 
         query = ctx.task.query_text(sample)
         now = sample.time or ingested.time
-        items = await self._retrieve_frozen(ingested.asked, query, ctx, now)
+        items = await self._retrieve_frozen(ingested.frozen, query, ctx, now)
         shown = self._cut(items, ctx)
         messages, shown = self._fit(sample, shown, ctx)
         self._report(shown, ctx)
