@@ -193,6 +193,9 @@ def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
     if a.summary.seed != b.summary.seed:
         yield f"Seeds differ: {a.summary.seed} and {b.summary.seed}."
     yield from describe_differences([("A", a), ("B", b)])
+    if comparison.derived:
+        numbers = [f"{name} {value:.4f}" for name, value in comparison.derived.items()]
+        yield f"Of both runs: {', '.join(numbers)}."
     if comparison.skipped:
         yield (
             f"Left out: {', '.join(comparison.skipped)}. No installed task computes them (--task "

@@ -69,7 +69,7 @@ def init(
         Path, typer.Argument(help="File to write, ending in .toml.", metavar="FILE")
     ] = DEFAULT,
 ) -> None:
-    """Write a run file to start from: experiment.toml.
+    """Write a commented run file to start from.
 
     `personabench run experiment.toml` runs it.
     """

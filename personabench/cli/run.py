@@ -68,7 +68,13 @@ from personabench.cli.own_data import (
 )
 from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
-from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
+from personabench.cli.prompt_options import (
+    MemoryTokens,
+    PromptsFile,
+    Wording,
+    read_texts,
+    read_wording,
+)
 from personabench.cli.run_command import read_given_options, save_run_file
 
 if TYPE_CHECKING:
@@ -109,6 +115,7 @@ def run(
     max_tokens: MaxTokens = None,
     reading: ReadingOption = Reading.answer,
     refusals: RefusalsOption = Refusals.reply,
+    memory_tokens: MemoryTokens = None,
     sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
@@ -165,7 +172,7 @@ def run(
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=read_sampling(temperature, top_p, max_tokens, reading, refusals),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading, refusals, memory_tokens),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),

@@ -31,8 +31,8 @@ from personabench.results.published import Vector, vector
 # With so many draws per test of a family a p-value can still pass Holm's correction: 1/50 < 5 %.
 DRAWS_PER_TEST = 50
 
-# Rows x draws: 256 MiB of floats. With more rows than about 110, tests between all of them would
-# need more draws than that.
+# Rows x draws. With more rows than about 110, tests between all of them would need more draws than
+# that, and minutes.
 MOST_DRAWN = 1 << 25
 
 # Answers of free text that may equal the baseline's, and the fewest answers that show anything.
@@ -135,7 +135,7 @@ def _answers(scores: Vector) -> dict[str, str]:
 def choose_draws(rows: int) -> tuple[int, bool]:
     """Choose the number of draws for a table, and whether all its rows are tested in pairs.
 
-    A larger table would need too much memory for that many tests; its rows are tested against the
+    A larger table would take too long for that many tests; its rows are tested against the
     baseline, the best rule and their shuffled selves only.
     """
     pairs = rows * (rows - 1) // 2
@@ -221,12 +221,7 @@ def _test_rows(
 ) -> None:
     """Fill in all tests of one setting on the primary metric."""
     count = len(entries)
-    twins: dict[int, int] = {}
-    for row in range(count):
-        twin = _shuffled_twin(row, entries)
-        if twin is not None:
-            twins[row] = twin
-
+    twins = _find_shuffled_twins(entries)
     trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
     trivial = trivial_rows[0] if trivial_rows else None
 
@@ -236,7 +231,7 @@ def _test_rows(
         rivals = [row for row in (base, trivial) if row is not None]
         planned = {_in_order(row, rival) for rival in rivals for row in range(count)}
         pairs = sorted({*planned, *controls} - {(row, row) for row in rivals})
-    tests = {pair: column.test(*pair) for pair in pairs}
+    tests = column.tests(pairs)
     control_pairs = set(controls)
     contests = [pair for pair in pairs if pair not in control_pairs]
 
@@ -307,23 +302,20 @@ def _is_trivial(entry: Entry) -> bool:
     return entry.is_rule and entry.summary.history == "own"
 
 
-def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:
-    """Find the same method and parameters with another user's history.
+def _find_shuffled_twins(entries: Sequence[Entry]) -> dict[int, int]:
+    """Find for rows the same method and parameters with another user's history.
 
     If there are several, the one with most seeds.
     """
-    summary = entries[row].summary
-    if summary.history != "own":
-        return None
-
-    twins = []
-    for candidate, entry in enumerate(entries):
-        peer = entry.summary
-        same_method = peer.method == summary.method and peer.params == summary.params
-        if same_method and peer.history == "shuffled":
-            twins.append(candidate)
-
-    def seeds(candidate: int) -> int:
-        return len(entries[candidate].runs)
-
-    return max(twins, key=seeds, default=None)
+    twins: dict[str, int] = {}
+    own: list[tuple[int, str]] = []
+    for row, entry in enumerate(entries):
+        summary = entry.summary
+        key = digest([summary.method, summary.params])
+        if summary.history == "own":
+            own.append((row, key))
+        elif summary.history == "shuffled":
+            twin = twins.setdefault(key, row)
+            if len(entry.runs) > len(entries[twin].runs):
+                twins[key] = row
+    return {row: twins[key] for row, key in own if key in twins}
