@@ -82,7 +82,9 @@ def test_typed_options_win_and_a_typed_key_replaces_its_own_alone(
 def test_a_saved_file_repeats_the_command_and_stands_in_each_run(
     personabench: Command, tmp_path: Path
 ) -> None:
-    first = folders(personabench(*shlex.split(TYPED), "--save", "saved.toml", "--json"))
+    words = ("-t", "lamp4", "-b", "scripted", "-n", "2", "--grid", "rag.k=1,2", "--json")
+    first = folders(personabench("run", "-m", "rag", *words, "--save", "saved.toml"))
+    assert len(first) == 2
     text = (tmp_path / "saved.toml").read_text()
     assert folders(personabench("run", "saved.toml", "--json")) == first
     for folder in first:
