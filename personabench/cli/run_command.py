@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typer._click import Context
 
 # Options of which a command has one.
-_ALTERNATIVES = {"seed": "seeds", "seeds": "seed"}
+_ALTERNATIVES = {"seed": "seeds", "seeds": "seed", "limit": "users", "users": "limit"}
 # What a file says about a run is not how its command prints.
 _NOT_WRITTEN = ("dry-run", "json", "quiet")
 _WORDS = "personabench.words"

@@ -177,6 +177,7 @@ def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, Sha
             )
         compared = (
             ("--limit", first.options.limit, shard.options.limit),
+            ("--users", first.options.users, shard.options.users),
             ("the seed that draws users", first.options.draw, shard.options.draw),
             ("--metric", first.options.metrics, shard.options.metrics),
             ("the task's parameters", first.options.params, shard.options.params),
@@ -232,7 +233,7 @@ def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[
 def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
     """Map the selected samples to their shards, in the order of a single process."""
     index = dataset.index()
-    positions = select(dataset, options.limit, options.draw)
+    positions = select(dataset, options.limit, options.draw, options.users)
     shard_of = partition(dataset, positions, options.of)
     return {index[position][0]: number for position, number in shard_of.items()}
 

@@ -236,7 +236,7 @@ def test_names_are_completed_in_lists(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "mine.py").touch()
     (tmp_path / "own.toml").touch()
     (tmp_path / "small.gguf").touch()
-    assert completion.complete_methods("none,ra") == ["none,rag", "none,random"]
+    assert completion.complete_methods("none,rand") == ["none,random"]
     assert completion.complete_methods("rag,rag") == []
     assert "lamp4" in completion.complete_tasks("la")
     assert completion.complete_methods("./m") == ["./mine.py"]
@@ -262,7 +262,7 @@ main()
 
 
 def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
-    words = "personabench run --task lamp4 --method none,ra"
+    words = "personabench run --task lamp4 --method none,copy_n"
     environment = {
         **os.environ,
         "COMP_WORDS": words,
@@ -274,7 +274,7 @@ def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
         [sys.executable, "-c", program],
         capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
     )  # fmt: skip
-    assert ended.stdout.split() == ["none,rag", "none,random"]
+    assert ended.stdout.split() == ["none,copy_nearest"]
     assert ended.stderr.strip() == ""
 
 
