@@ -237,7 +237,7 @@ def test_names_are_completed_in_lists(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "own.toml").touch()
     (tmp_path / "small.gguf").touch()
     assert completion.complete_methods("none,rand") == ["none,random"]
-    assert completion.complete_methods("rag,rag") == []
+    assert completion.complete_methods("random,random") == []
     assert "lamp4" in completion.complete_tasks("la")
     assert completion.complete_methods("./m") == ["./mine.py"]
     assert completion.complete_tasks("none,./o") == ["none,./own.toml"]
