@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types docs format clean
+.PHONY: demo test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard dist lint types docs format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0
@@ -30,6 +30,11 @@ test-variants: $(VENV)/.installed-dev
 # Kills, damage, faults and odd inputs by the hundred (docs/trust.md); the last lines say how many were tried and held.
 test-trust: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m trust -n auto --dist worksteal
+
+# The wheel and the source distribution of a release, in dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -32,7 +32,10 @@ change.
 PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     (
         "For methods",
-        (("personabench", "Method"), ("personabench", "Context"), ("personabench", "Population")),
+        tuple(
+            ("personabench", name)
+            for name in ("Method", "Context", "Population", "Memory", "MemoryItem")
+        ),
     ),
     (
         "Data",

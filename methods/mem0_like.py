@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from personabench import Batch, Context, Memory, MemoryItem, PromptFile
 from personabench.api.memory_batches import Unit
+from personabench.api.memory_messages import write_time
 from personabench.hashing import digest
 from personabench.methods.mem0_scoring import NO_CANDIDATE, find_entities, score_additive
 from personabench.methods.memory_parts import (
@@ -32,7 +33,6 @@ from personabench.methods.memory_parts import (
     read_texts,
     request_object,
     unite,
-    write_time,
 )
 from personabench.types import normalized
 

@@ -88,13 +88,13 @@ class Memory(Method):
         opaque: the state lives elsewhere, so that it cannot be continued: an interrupted ingestion
             starts again.
         separator: the text between items in the request.
-        served: True if it asks a server of the user's, without which it cannot run.
+        external: True if it needs a server or a package of the user's, without which it cannot run.
     """
 
     unit: ClassVar[Unit] = "exchange"
     retrieval_params: ClassVar[Sequence[str]] = ("memory_tokens",)
     opaque: ClassVar[bool] = False
-    served: ClassVar[bool] = False
+    external: ClassVar[bool] = False
     separator: ClassVar[str] = "\n"
     needs: ClassVar[Sequence[str]] = ("history|feedback",)
 
@@ -247,6 +247,10 @@ class Memory(Method):
     def _cut(self, items: Sequence[MemoryItem], ctx: Context) -> list[MemoryItem]:
         """Keep the best whole items within `memory_tokens`; flag the others."""
         budget = getattr(self.params, "memory_tokens", Memory.Params.memory_tokens)
+        # The run's own limit holds for all methods alike.
+        shared = ctx.sampling.memory_tokens
+        if shared is not msgspec.UNSET:
+            budget = min(budget, shared) if budget else shared
         kept = [item for item in items if item.text]
         if not budget:
             return kept

@@ -29,8 +29,8 @@ task = "lamp4"
 # data = "data/lamp4"
 # split = "user/dev"
 
-# At least this many samples, whole users. Raising it extends the runs.
-limit = 24
+# So many users, with all their samples; an interval needs 6. Raising it extends the runs.
+users = 8
 
 # The model under test. Without these lines: the small model that is installed with personabench.
 # backend = "openai"
@@ -69,7 +69,7 @@ def init(
         Path, typer.Argument(help="File to write, ending in .toml.", metavar="FILE")
     ] = DEFAULT,
 ) -> None:
-    """Write a run file to start from: experiment.toml.
+    """Write a commented run file to start from.
 
     `personabench run experiment.toml` runs it.
     """

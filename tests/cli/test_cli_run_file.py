@@ -199,6 +199,10 @@ def test_defaults_come_from_the_environment_and_are_said(
     assert 'backend = "scripted"' in (folder / "run.toml").read_text()
     assert personabench("list", "runs").out.count("none") >= 1
 
+    # Other commands say which model they would call.
+    ended = personabench("check", "backend")
+    assert "from the environment: PERSONABENCH_BACKEND=scripted" in ended.err
+
     # A file says more than the environment.
     (tmp_path / "file.toml").write_text('method = "none"\ntask = "lamp4"\nresults = "third"\n')
     (summary,) = personabench("run", "file.toml", "-n", "2", "--json").json
@@ -276,3 +280,15 @@ def test_a_wrong_name_for_a_saved_file_is_refused(refused: Callable[..., str]) -
     assert ".toml" in refused(*RUN, "--save", "run.json")
     Path("folder.toml").mkdir()
     assert "folder.toml" in refused(*RUN, "--save", "folder.toml")
+
+
+def test_a_merged_run_holds_the_options_of_the_whole(personabench: Command) -> None:
+    for part in ("1/2", "2/2"):
+        assert personabench(*RUN[:-2], "--shard", part).code == 0
+    assert personabench("merge").code == 0
+    (path,) = Path("results").glob("runs/*/*/*/*/run.toml")
+    assert tomllib.loads(path.read_text()) == {
+        "method": "none",
+        "task": "lamp4",
+        "backend": "scripted",
+    }

@@ -291,6 +291,8 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
             "list runs",
             "check task",
             "check method",
+            "check published",
+            "init",
         ),
         *("cache stats", "cache why", "cache prune", "new method", "inspect memory"),
     ],

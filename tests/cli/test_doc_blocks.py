@@ -74,6 +74,7 @@ def write_files(page: Path, folder: Path) -> None:
     (folder / "card.yaml").write_text("method: oppu\nmodel: MODEL\ntrained_on: history\n")
     shutil.copy(PREFERENCES, folder / "strings.yaml")
     (folder / "prompts.toml").write_text('[prelude.system]\ntext = "You write emails."\n')
+    (folder / "errors.json").write_text('["locomo_0_qa0"]')
     (folder / "people.jsonl").write_text('{"id": "310", "label": "a"}\n')
     problems = [{"question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(20)]
     (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
@@ -100,7 +101,8 @@ def run_command(
         # Checked without being run: test_doc_commands.py.
         return
     if {"RUN", *READING_VERBS}.intersection(words) and not find_runs(folder):
-        personabench("run", "--method", "none,rag", "--task", "lamp4", "-b", "scripted", "-n", "2")
+        task = words[words.index("--task") + 1] if "--task" in words else "lamp4"
+        personabench("run", "--method", "none,rag", "--task", task, "-b", "scripted", "-n", "2")
     words = fill_in(words, folder)
     if program == "pytest":
         run_elsewhere(["-m", "pytest", "-q", "-p", "no:cacheprovider", *words], folder)

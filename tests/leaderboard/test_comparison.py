@@ -23,6 +23,7 @@ from synthetic_scores import (
 from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
+from personabench.leaderboard.formats import text as cell_text
 from personabench.leaderboard.stats import Scores, holm
 from personabench.report.groups import gather
 from personabench.report.user_scores import user_gains
@@ -303,7 +304,11 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
         assert row["rouge-1/low"] is None and reason in row["no_interval"] and row["beats"] == []
     rag = next(row for row in list_rows(found) if row["label"] == "rag")
     assert (rag["gain"], rag["gain_low"], rag["gain_p"], rag["detectable"]) == (0, None, None, None)
-    assert any(f"No interval: {reason}" in note for note in found.notes)
+    if users < 6:
+        assert "§ No row is ranked: fewer than 6 users, too few for an interval." in found.notes
+        assert [cell_text("label", row) for row in found.rows] == ["none §", "rag §"]
+    else:
+        assert any(f"No interval: {reason}" in note for note in found.notes)
     assert "NaN" not in as_markdown([found]) + as_latex([found])
 
 
@@ -374,13 +379,16 @@ def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None
         100,
         10,
     )
-    assert row["cached_share"] == 20 / 160
+    assert (row["calls"], row["input_tokens"], row["cached_share"]) == (100, 12_000, 15 / 100)
+    assert (row["judge_calls"], row["judge_tokens"], row["simulator_calls"]) == (60, 9900, 0)
+    board = make_board(tmp_path)
+    assert "judge_tokens" in board.all_columns and "simulator_tokens" not in board.all_columns
     assert row["offline_price"] == pytest.approx(5e-3) and row["online_price"] == pytest.approx(
         2e-3
     )
     assert row["query_price"] == pytest.approx(5e-3 / 10 + 2e-3)
     assert row["query_tokens"] == pytest.approx(320 / 10 + 110)
-    assert make_rows(tmp_path)["summary"]["queries_per_user"] == EACH
+    assert make_rows(tmp_path)["summary"]["queries_per_user"] == 10
     assert make_rows(tmp_path)["summary"]["query_price"] is None
 
 
@@ -519,10 +527,8 @@ def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
     )
     notes = " ".join(make_board(tmp_path).notes)
     assert f"Frontier: scores on the {len(lucky)} samples" in notes
-    assert (
-        "Not on the frontier, too few samples in common with the others: "
-        f"{found['smoke']['letter']}." in notes
-    )
+    assert f"§ Not ranked: {found['smoke']['letter']} (fewer than 6 users" in notes
+    assert not any("Frontier" in note for note in make_board(tmp_path).list_notes(["label"]))
 
 
 def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
@@ -557,7 +563,7 @@ def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
     found = make_board(tmp_path)
     assert [beaten(found, row) for row in found.rows[:2]] == ["c-f", "c-f"]
     assert raised("c-f") == "ᶜ⁻ᶠ" and raised("q,z") == "qᶻ"
-    assert any("Tied for the lead: a, b." in note for note in found.notes)
+    assert any("Not significantly behind a: b." in note for note in found.notes)
     text, tex = as_markdown([found]), as_latex([found])
     assert text.count("**") == 4 and "<sup>c-f</sup>" in text
     assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex

@@ -40,8 +40,8 @@ TASKS = {
     if entry.origin == "built-in"
 }
 CELLS = matrix(METHODS.values(), TASKS.values())
-# They call a server of the user's, which has tests of its own.
-SERVED = {name for name, entry in METHODS.items() if entry.facts.get("served")}
+# They need a server or a package of the user's, and have tests of their own.
+EXTERNAL = {name for name, entry in METHODS.items() if entry.facts.get("external")}
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 
@@ -49,7 +49,7 @@ DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 def on(task: str, *fits: str) -> list[Cell]:
     """The cells of a task whose fit is one of these."""
     cells = [cell for cell in CELLS if cell.task == task and cell.fit in fits]
-    return [cell for cell in cells if cell.method not in SERVED]
+    return [cell for cell in cells if cell.method not in EXTERNAL]
 
 
 def ran(

@@ -24,7 +24,7 @@ from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import Outcome
 from personabench.testing import trial
-from personabench.types import Prediction, Request, Response, to_json
+from personabench.types import Prediction, Request, Response, Sampling, to_json
 
 
 def run(*args: Any, **changes: Any) -> tuple[Outcome, Scripted]:
@@ -319,3 +319,21 @@ def test_rounds_of_an_online_task_are_ingested() -> None:
     assert "[3] " in later[-1].messages[-1].content
     last = [line for line in result.predictions if line.sample_id == "a3"]
     assert last[0].flags["memory_items"] == 3
+
+
+@pytest.mark.parametrize("budget", [40, 120])
+def test_one_budget_holds_for_every_method(tmp_path: Path, budget: int) -> None:
+    """Rows of one table: records, notes and items alike; unset, the identity is what it was."""
+    data = conversation(tmp_path / "data", questions=1)
+    sampling = Sampling(memory_tokens=budget)
+    used = {}
+    for method in ("none", "rag", "recency", "summary", f"{TOY}Verbatim"):
+        settings = ["k=1000"] if method != "none" else []
+        outcome, _ = run(tmp_path, method, data, sampling=sampling, assignments=settings, limit=1)
+        (line,) = lines_of(outcome)
+        assert line.error is None
+        used[method] = line.flags["memory_tokens"]
+        assert used[method] <= budget
+    assert used["none"] == 0
+    assert min(amount for method, amount in used.items() if method != "none") > budget / 3
+    assert "memory_tokens" not in to_json(Sampling())

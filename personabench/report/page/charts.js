@@ -179,7 +179,7 @@ function frontier(group, metric, all, width) {
     const shared = one.found.common.value !== null;
     const spent = cost(one.row);
     const mark = ranged(one, shared ? one.found.common : one.found, format, `${count(spent)} tokens per query`);
-    const apart = known && !shared;
+    const apart = (known && !shared) || !one.row.ranked;
     return { ...mark, apart, fill: apart ? HOLLOW : mark.fill, cost: Math.max(spent, 1), row: one.row };
   });
   const better = (a, b) => (isHigher(group, metric) ? a > b : a < b);
@@ -243,7 +243,7 @@ function samplesOf(rows, data) {
   const cut = rows.find(({ found }) => found.common.value !== null && found.common.n !== found.n);
   return [
     cut ? `; scores on the ${cut.found.common.n} samples that all have` : "",
-    data.some(({ apart }) => apart) ? "; hollow: too few samples in common with the others, not compared" : "",
+    data.some(({ apart }) => apart) ? "; hollow: too few users or samples, not compared" : "",
     data.some(({ apart, sure }) => !apart && !sure) ? "; hollow and grey: no interval, not ranked" : "",
   ].join("");
 }
