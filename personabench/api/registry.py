@@ -34,6 +34,7 @@ from personabench.api.guard import (
     locate,
     params_of,
 )
+from personabench.api.installed import find_entry_points, read_source
 from personabench.api.own_data.declaration import ENDING
 from personabench.api.source import PLUGIN, source_hash
 from personabench.errors import PluginError, UsageError
@@ -68,6 +69,9 @@ _FACTS: Mapping[Kind, tuple[str, ...]] = {
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
 # them by name.
 _given: dict[tuple[Kind, str], type[Any]] = {}
+
+# Installed classes that were checked: a table of many runs loads the class of each.
+_checked: list[tuple[Kind, Any]] = []
 
 # Files of modules that plugins have imported from their own folders, by module name.
 _helpers: dict[str, Path] = {}
@@ -106,7 +110,7 @@ def list_entries(kind: Kind, mention: str = "") -> dict[str, Entry]:
     """
     by_name = {entry.name: entry for entry in _list_built_ins(kind, mention)}
 
-    for point in entry_points(group=f"personabench.{kind}s"):
+    for point in find_entry_points(f"personabench.{kind}s", entry_points):
         module, _, attribute = point.value.partition(":")
         by_name[point.name] = Entry(
             kind=kind,
@@ -204,7 +208,7 @@ def load_recorded(
     # Data never names a file to run: a results folder may come from anywhere.
     cls = _given.get((kind, name))
     if cls is None:
-        if name not in list_entries(kind):
+        if name not in list_entries(kind, mention=name):
             raise UsageError(
                 f"{kind} '{name}' is not installed here; name its file with --{kind} FILE"
             )
@@ -229,7 +233,7 @@ def find_source_hash(kind: Kind, name: str) -> str:
     if cls is not None:
         return source_hash(cls)
 
-    return "installed" if name in list_entries(kind) else ""
+    return "installed" if name in list_entries(kind, mention=name) else ""
 
 
 def example_task() -> str:
@@ -275,7 +279,9 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
     # A class without a name is called as its entry point is.
     if isinstance(cls, type) and not hasattr(cls, "name"):
         cls.name = name
-    _check_class(kind, cls, place)
+    if (kind, cls) not in _checked:
+        _check_class(kind, cls, place)
+        _checked.append((kind, cls))
     if cls.name != name:
         # Runs record the class's own name, by which they are to be found again.
         problem = f"the entry point is called '{name}'; give both one name"
@@ -328,11 +334,12 @@ def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
         for path in paths:
             if path == folder / "__init__.py":
                 continue
+            modified = path.stat().st_mtime_ns
             # Reading a file takes a hundredth of the time that parsing it takes.
-            if mention and mention.encode() not in path.read_bytes():
+            if mention.encode() not in read_source(path, modified):
                 continue
             stem = path.parent.name if path.name == "__init__.py" else path.stem
-            yield from _described(kind, path, f"{package}.{stem}", path.stat().st_mtime_ns)
+            yield from _described(kind, path, f"{package}.{stem}", modified)
 
 
 @functools.cache

@@ -204,9 +204,10 @@ def describe(group: Group, number: int) -> dict[str, Any]:
     for name, higher in directions.items():
         metrics.append({"name": name, "higher": higher})
 
+    base_scores = None if group.baseline is None else read_scores(group.rows[group.baseline])
     rows = []
     for index in range(len(group.rows)):
-        row = _describe_row(group, index, directions)
+        row = _describe_row(group, index, directions, base_scores)
         rows.append(row)
 
     sample_counts = [member.row.n for member in group.rows]
@@ -246,6 +247,7 @@ def _describe_row(
     group: Group,
     index: int,
     metrics: Collection[str],
+    base_scores: Sequence[Vector] | None,
 ) -> dict[str, Any]:
     member = group.rows[index]
     row = member.row
@@ -256,7 +258,7 @@ def _describe_row(
     baseline = group.baseline
     gains = None
     if baseline is not None and baseline != index:
-        gains = user_gains(member, group.rows[baseline])
+        gains = user_gains(member, group.rows[baseline], base_scores)
 
     described_metrics = {}
     for metric in metrics:
@@ -330,15 +332,22 @@ def _describe_contrast(contrast: Contrast | None) -> dict[str, Any]:
     return described
 
 
-def user_gains(member: ReportRow, base: ReportRow) -> list[float] | None:
+def read_scores(member: ReportRow) -> list[Vector]:
+    """Read the scores of a row's runs, one per seed."""
+    return [vector(run) for run in member.runs]
+
+
+def user_gains(
+    member: ReportRow, base: ReportRow, base_scores: Sequence[Vector] | None = None
+) -> list[float] | None:
     """Compute the gain of each user on the primary metric, lowest first, averaged over seeds.
 
     On the samples that both rows have; at most `POINTS` gains. None for metrics that are not one
-    number per sample.
+    number per sample.  `base_scores` are those of the baseline, if they were read before.
     """
     metric = member.row.primary
-    scores = [vector(run) for run in member.runs]
-    base_scores = [vector(run) for run in base.runs]
+    scores = read_scores(member)
+    base_scores = base_scores or read_scores(base)
     samples = [_samples_with(seed_scores, metric) for seed_scores in (*scores, *base_scores)]
     common = set.intersection(*samples)
 
