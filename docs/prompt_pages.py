@@ -63,6 +63,7 @@ HEADLINE = ("lamp4", "310")
 REVIEW = ("reviews", "marlow_v-P0DOVETL14")
 TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
+CONVERSATION = ("locomo", "locomo_0_qa0")
 
 CASES: Mapping[str, Sequence[Case]] = {
     "summary": [Case("summary", *HEADLINE)],
@@ -82,6 +83,13 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("cot_edit", *HEADLINE),
     ],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
+    "mem0_like": [
+        Case("mem0_like", *CONVERSATION),
+        Case("mem0_like", *CONVERSATION, ("mem0_like.mode=additive",)),
+    ],
+    "amem_like": [Case("amem_like", *CONVERSATION)],
+    "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
+    "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
 }
 
 

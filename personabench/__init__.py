@@ -11,6 +11,9 @@ __version__ = "0.1.0"
 # numpy and the models.
 _MODULES = {
     "Method": "api.method",
+    "Memory": "api.memory",
+    "MemoryItem": "api.memory_items",
+    "Batch": "api.memory_batches",
     "Context": "api.context",
     "Population": "api.population",
     "PromptFile": "api.prompts",
@@ -45,6 +48,7 @@ _MODULES = {
 }
 __all__ = [
     "Audited",
+    "Batch",
     "Context",
     "DataError",
     "Dataset",
@@ -53,6 +57,8 @@ __all__ = [
     "Generative",
     "JudgedTask",
     "Layout",
+    "Memory",
+    "MemoryItem",
     "Message",
     "Method",
     "Metric",
@@ -86,6 +92,9 @@ if TYPE_CHECKING:
     from personabench.api.dialogue import DialogueTask
     from personabench.api.judged import JudgedTask
     from personabench.api.layout import Layout
+    from personabench.api.memory import Memory
+    from personabench.api.memory_batches import Batch
+    from personabench.api.memory_items import MemoryItem
     from personabench.api.method import Method
     from personabench.api.official_files import OfficialFiles, SubmissionFile
     from personabench.api.online import OnlineTask

@@ -64,7 +64,8 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
         time, item: as in `Record`.
         dialogue: the earlier turns of a sample that takes several.
         hidden: facts for a simulated user, a judge or an oracle only; emptied by `view()`.
-        evidence: ids of the records that the answer depends on; emptied by `view()`.
+        evidence: ids of the records that the answer depends on; emptied by `view()`, but for an
+            oracle.
         history_owner: the user whose records a history control shows; None for the user's own.
     """
 
@@ -84,9 +85,10 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
     history_owner: str | None = None
 
     def view(self, *, privileged: bool = False) -> Sample:
-        """Return the sample as a method receives it; only an oracle sees the hidden facts."""
-        hidden = self.hidden if privileged else {}
-        return msgspec.structs.replace(self, references=(), hidden=hidden, evidence=())
+        """Return the sample as a method receives it; only an oracle sees hidden facts and marks."""
+        if privileged:
+            return msgspec.structs.replace(self, references=())
+        return msgspec.structs.replace(self, references=(), hidden={}, evidence=())
 
     @property
     def user(self) -> User:
@@ -243,7 +245,7 @@ class Prediction(msgspec.Struct, frozen=True):
         profile: the key of the user's profile that was used, if the method keeps one.
         interaction: recorded by an interactive task; under "method" the method's own notes.
         shown: ids of the history's records that the model saw while it answered; None for a failed
-            sample and in lines of earlier versions.
+            sample, in lines of earlier versions, and for a memory that cannot tell.
     """
 
     sample_id: str

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from edit_fixtures import Markers
 
 from personabench.retrieval.embedders import Embedders
 
+if TYPE_CHECKING:
+    from browser_page import Page
+
 
 @pytest.fixture
 def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors by marker word instead of an embedder's."""
     monkeypatch.setattr(Embedders, "embed", lambda self, texts, name: Markers().embed(texts, name))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """One browser for all tests of the report's page."""
+    from browser_page import open_browser
+
+    yield from open_browser(tmp_path_factory.mktemp("chromium"))
 
 
 TRIED, HELD = "tried", "held"

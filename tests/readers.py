@@ -35,6 +35,9 @@ from personabench.tasks.lamp import forms, records, scoring
 from personabench.tasks.locomo import judging as locomo
 from personabench.tasks.longmemeval import judging as longmemeval
 from personabench.tasks.personamem import scoring as personamem
+from personabench.tasks.personamem_v2 import files as personamem_v2_files
+from personabench.tasks.personamem_v2 import judging as personamem_v2_judging
+from personabench.tasks.personamem_v2 import scoring as personamem_v2
 from personabench.tasks.prefdisco import conversation, grading, wording
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.tasks.prefeval import judging as prefeval
@@ -104,6 +107,7 @@ READERS: Mapping[str, Reader] = {
     "locomo.read_verdict": locomo.read_verdict,
     "longmemeval.read_verdict": longmemeval.read_verdict,
     "prefeval.read_answer": prefeval.read_answer,
+    "personamem_v2.read_verdict": personamem_v2_judging.read_verdict,
     "prefdisco.parse_grade": grading.parse_grade,
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
     "prefdisco.compare_result": lambda content: grading.compare_result(RESULT, content),
@@ -119,6 +123,10 @@ READERS: Mapping[str, Reader] = {
     "lamp.mail_file_name": records._MAIL_FILE_NAME.fullmatch,
     "lamp.date_key": records.date_key,
     "personamem.parse_strict": personamem.parse_strict,
+    "personamem_v2.read_letter": personamem_v2.read_letter,
+    "personamem_v2.repeats": lambda content: personamem_v2.repeats(content, content[::-1]),
+    "personamem_v2.read_query": personamem_v2_files.read_query,
+    "personamem_v2.read_snippet": personamem_v2_files.read_snippet,
     "prelude.parse_decision": user.parse_decision,
     "prelude.clean_rewrite": user.clean_rewrite,
     "prelude.rules": _rules,

@@ -60,6 +60,10 @@ CAPABILITIES: Mapping[str, Capability] = MappingProxyType(
             "an oracle sees the user's written preference",
             "it has no written preference that an oracle may see",
         ),
+        "evidence": Capability(
+            "the records that hold the answer are marked, and an oracle may see the marks",
+            "its data do not mark the records that hold the answer",
+        ),
         "picks": Capability(
             "an oracle sees the picks of rules that were fitted to gold answers",
             "it has no picks of rules that were fitted to gold answers",

@@ -58,6 +58,16 @@ class Profiler(NamedTuple):
     prompts: Prompts
 
 
+class Citation(NamedTuple):
+    """The records behind a method's requests, in the method's own words.
+
+    Attributes:
+        record_ids: their ids, in the order of first citing; None if the method cannot tell.
+    """
+
+    record_ids: tuple[str, ...] | None
+
+
 class Context(Caller):
     """One phase of one unit of work, as a method sees it.
 
@@ -67,6 +77,7 @@ class Context(Caller):
         sampling: the run's sampling parameters.
         notes: the method's own notes on its work, by name.
         raw_replies: in a run that scores replies as they came, the replies by their answers.
+        cited: the ids of the records behind the requests, if the method states them (`cite`).
     """
 
     def __init__(
@@ -89,6 +100,7 @@ class Context(Caller):
         self.sampling = sampling
         self.notes: dict[str, Any] = {}
         self.raw_replies: dict[str, str] = {}
+        self.cited: Citation | None = None
         self._sent = Ordered[Sent]()
         self._embedders = embedders
         self._prompts = prompts or Prompts()
@@ -125,6 +137,18 @@ class Context(Caller):
         except (TypeError, ValueError, RecursionError) as error:
             raise TypeError(f"ctx.note: the value of '{name}' is no JSON: {error}") from error
         self.notes[name] = value
+
+    def cite(self, record_ids: Sequence[str] | None) -> None:
+        """State the records behind the requests for an answer, in place of a search for their text.
+
+        Paraphrases of records are not recognized by their text.  Citations add up; None says that
+        the records are unknown.
+        """
+        earlier = self.cited.record_ids if self.cited else ()
+        if earlier is None or record_ids is None:
+            self.cited = Citation(None)
+        else:
+            self.cited = Citation(tuple(dict.fromkeys([*earlier, *record_ids])))
 
     def log(self, text: str) -> None:
         """Write a line to the attempt's log."""

@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.guard import describe_value, explain_failure, explain_result, is_fault
+from personabench.api.memory_items import MemoryItem
 from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric
 from personabench.types import Message, Record, Sample, User
@@ -425,6 +426,32 @@ def _samples_by_id(plugin: Any, value: Any) -> str:
     return ""
 
 
+def _items(plugin: Any, value: Any) -> str:
+    if not isinstance(value, tuple | list):
+        return _returned(value)
+    for item in value:
+        if not isinstance(item, MemoryItem):
+            return f"it contains {describe_value(item)}"
+        if not isinstance(item.text, str) or not isinstance(item.part, str):
+            return f"the text or part of an item is {describe_value(item.text)}"
+        ids = item.record_ids
+        if ids is not None and (isinstance(ids, str) or not isinstance(ids, tuple | list)):
+            return f"`record_ids` of an item is {describe_value(ids)}, not a list or None"
+        for record_id in ids or ():
+            if not isinstance(record_id, str):
+                return f"`record_ids` of an item contain {describe_value(record_id)}"
+    return ""
+
+
+def _sizes(plugin: Any, value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return _returned(value)
+    for name, amount in value.items():
+        if not isinstance(amount, int) or amount < 0:
+            return f"the size '{name}' is {describe_value(amount)}"
+    return ""
+
+
 def _mapping(plugin: Any, value: Any) -> str:
     return "" if isinstance(value, Mapping) else _returned(value)
 
@@ -489,4 +516,13 @@ METHOD: Mapping[str, Contract] = {
     "profile": Contract("the profile as a JSON value", _json, waits=True),
     "predict": Contract("the answer as text (str)", _text, waits=True),
     "update": Contract("the profile as a JSON value", _json, waits=True),
+}
+
+MEMORY: Mapping[str, Contract] = {
+    "start": Contract("the first state as a JSON value", _json, waits=True),
+    "ingest": Contract("the state as a JSON value", _json, waits=True),
+    "finish": Contract("the state as a JSON value", _json, waits=True),
+    "reinforce": Contract("the state as a JSON value", _json),
+    "retrieve": Contract("a list of `MemoryItem`s, best first", _items, waits=True),
+    "size": Contract("a mapping of names to whole numbers", _sizes),
 }

@@ -56,3 +56,7 @@ class Audited(Interface):
     @abstractmethod
     def audit(self, dataset: Dataset) -> list[str]:
         """List the leaks of an opened split, one line each."""
+
+    def counts(self, dataset: Dataset) -> list[str]:
+        """List facts about the data that are no leaks, such as lost evidence, one line each."""
+        return []

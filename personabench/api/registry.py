@@ -17,9 +17,9 @@ import importlib.util
 import logging
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -34,9 +34,8 @@ from personabench.api.guard import (
     locate,
     params_of,
 )
-from personabench.api.installed import find_entry_points, read_source
 from personabench.api.own_data.declaration import ENDING
-from personabench.api.source import PLUGIN, source_hash
+from personabench.api.source import PLUGIN, read_literals, source_hash
 from personabench.errors import PluginError, UsageError
 
 __all__ = [
@@ -110,7 +109,7 @@ def list_entries(kind: Kind, mention: str = "") -> dict[str, Entry]:
     """
     by_name = {entry.name: entry for entry in _list_built_ins(kind, mention)}
 
-    for point in find_entry_points(f"personabench.{kind}s", entry_points):
+    for point in _find_entry_points(kind):
         module, _, attribute = point.value.partition(":")
         by_name[point.name] = Entry(
             kind=kind,
@@ -122,6 +121,12 @@ def list_entries(kind: Kind, mention: str = "") -> dict[str, Entry]:
         )
 
     return dict(sorted(by_name.items()))
+
+
+@functools.cache
+def _find_entry_points(kind: Kind) -> Sequence[EntryPoint]:
+    # Every installed package is read for it, and tables look up a task for each of their metrics.
+    return tuple(entry_points(group=f"personabench.{kind}s"))
 
 
 def describe(kind: Kind, name: str) -> Entry:
@@ -336,10 +341,16 @@ def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
                 continue
             modified = path.stat().st_mtime_ns
             # Reading a file takes a hundredth of the time that parsing it takes.
-            if mention.encode() not in read_source(path, modified):
+            if mention.encode() not in _read_source(path, modified):
                 continue
             stem = path.parent.name if path.name == "__init__.py" else path.stem
             yield from _described(kind, path, f"{package}.{stem}", modified)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_source(path: Path, modified: int) -> bytes:
+    # `modified` only serves the cache: a changed file is read again.
+    return path.read_bytes()
 
 
 @functools.cache
@@ -361,7 +372,7 @@ def _described(
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
-        facts = _read_literals(node)
+        facts = read_literals(node)
         name = facts.pop("name", None)
         if not isinstance(name, str):
             continue
@@ -380,23 +391,6 @@ def _described(
             )
         )
     return tuple(described)
-
-
-def _read_literals(node: ast.ClassDef) -> dict[str, Any]:
-    """Read the class attributes whose values are literals."""
-    literals: dict[str, Any] = {}
-    for statement in node.body:
-        if not isinstance(statement, ast.Assign):
-            continue
-        target = statement.targets[0]
-        if not isinstance(target, ast.Name):
-            continue
-        try:
-            literals[target.id] = ast.literal_eval(statement.value)
-        except ValueError:
-            # A computed value is known only after an import.
-            continue
-    return literals
 
 
 def _load_from_path(kind: Kind, text: str) -> type[Any]:

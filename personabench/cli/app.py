@@ -26,6 +26,8 @@ from personabench.cli import (
     export,
     generate,
     import_answers,
+    init,
+    inspect,
     judge,
     judge_panel,
     judge_report,
@@ -45,6 +47,7 @@ from personabench.cli import (
 from personabench.cli import list as listing
 from personabench.cli.console import echo
 from personabench.cli.help import OFFLINE_HELP, PanelCommand, PlainCommand
+from personabench.cli.run_command import RunCommand
 from personabench.errors import PersonabenchError, visible
 from personabench.models import environment
 
@@ -56,7 +59,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     # Importing rich takes longer than a help page should; see `PanelCommand`.
     rich_markup_mode=None,
-    add_completion=False,
 )
 
 
@@ -76,7 +78,8 @@ def _root(
     pass
 
 
-app.command("run", cls=PanelCommand)(run.run)
+app.command("run", cls=RunCommand)(run.run)
+app.command("init", cls=PlainCommand)(init.init)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)
 app.command("score", cls=PlainCommand)(score.score)
@@ -93,6 +96,7 @@ app.command("publish", cls=PlainCommand)(publish.publish)
 app.command("pack", cls=PlainCommand)(pack.pack)
 app.command("export", cls=PlainCommand)(export.export)
 app.command("show", cls=PlainCommand)(show.show)
+app.add_typer(inspect.app, name="inspect")
 app.add_typer(listing.listing, name="list")
 app.add_typer(check.app, name="check")
 app.command("audit", cls=PlainCommand)(audit.audit)

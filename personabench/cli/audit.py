@@ -49,6 +49,8 @@ def _print_audit(result: Audit) -> None:
         _print_defect(defect)
     for leak in result.leaks:
         echo(f"FOUND  {leak}")
+    for count in result.counts:
+        echo(f"–      {count}")
     if not result.dated:
         echo("–      no question has a time: records newer than their question cannot be seen")
 

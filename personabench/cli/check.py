@@ -1,19 +1,21 @@
-"""`personabench check`: verify a method or a task without a model, or a backend with one call."""
+"""`personabench check`: verify plugins, retrieval and published results, or a backend."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personabench.cli.console import echo, emit
+from personabench.cli.console import echo, emit, screen
 from personabench.cli.help import PlainCommand
 from personabench.cli.model_options import ModelArguments
 from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
+    Assignments,
     Data,
     Json,
     Results,
@@ -21,11 +23,17 @@ from personabench.cli.options import (
     Temperature,
     TopP,
 )
+from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
+    from personabench.api.task import Task
+    from personabench.run.retrieval_check import RetrievalScore
     from personabench.testing.checks import Finding
 
-app = typer.Typer(help="Verify a method, a task or a backend.", no_args_is_help=True)
+app = typer.Typer(
+    help="Verify plugins, retrieval, a backend or published results.",
+    no_args_is_help=True,
+)
 
 
 @app.command("task", cls=PlainCommand)
@@ -70,6 +78,112 @@ def method(
     _report(check_method(checked, task or example_task(), refused_calls=calls), json)
 
 
+@app.command("retrieval", cls=PlainCommand)
+def retrieval(
+    name: Annotated[str, typer.Argument(help="Task name or file.py[:Class].", metavar="TASK")],
+    split: Split = None,
+    data: Data = None,
+    retrievers: Annotated[
+        str,
+        typer.Option(
+            "--retrievers", metavar="NAME,..", help="bm25, dense, recency, random, recency+dense."
+        ),
+    ] = "bm25,dense",
+    cutoffs: Annotated[
+        str, typer.Option("--k", metavar="N,..", help="Numbers of records to retrieve.")
+    ] = "1,5,10,25",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            metavar="NAME",
+            help="Of bm25: words or whitespace (default: the task's own).",
+            show_default=False,
+        ),
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option("--embedder", metavar="NAME", help="Of dense, as in rag.")
+    ] = "wordllama",
+    assignments: Assignments = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, metavar="N", help="Questions (default: all)."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print how much evidence retrievers find, without a model.
+
+    Every question with evidence marks searches its history, as rag would. Recall stands beside the
+    tokens that it costs.
+    """
+    import asyncio
+    import dataclasses
+
+    from personabench.api.registry import load_class
+    from personabench.api.users import open_split
+    from personabench.run.interrupts import ending_command
+    from personabench.run.retrieval_check import RetrievalOptions, check_retrieval
+    from personabench.run.watchdog import watch_opening
+
+    options = RetrievalOptions(split_names(retrievers), _read_numbers(cutoffs), embedder, limit)
+    checked = _create_task(load_class("task", name), assignments or [])
+    if tokenizer is not None:
+        from personabench.retrieval.tokenizers import get_tokenizer
+
+        get_tokenizer(tokenizer)
+        checked.tokenizer = tokenizer
+    with ending_command("interrupted"), watch_opening():
+        dataset = open_split(checked, split or checked.default_split, data)
+        scores = asyncio.run(check_retrieval(checked, dataset, options))
+    if json:
+        emit([dataclasses.asdict(score) for score in scores])
+        return
+    _print_retrieval(scores, dataset.source, checked.tokenizer)
+
+
+def _create_task(cls: type[Task], assignments: list[str]) -> Task:
+    from personabench.api.guard import create
+    from personabench.api.params import fill_params, parse_assignments
+
+    by_owner = parse_assignments(assignments, ["task"])
+    texts = {**by_owner.get("", {}), **by_owner.get("task", {})}
+    task: Task = create(cls, fill_params(cls.Params, texts, f"task {cls.name}"))
+    return task
+
+
+def _read_numbers(text: str) -> list[int]:
+    from personabench.errors import UsageError
+
+    names = split_names(text)
+    if not names or not all(name.isdecimal() and int(name) for name in names):
+        raise UsageError(f"--k {text}: write numbers from 1, separated by commas, such as 1,5,10")
+    return [int(name) for name in names]
+
+
+def _print_retrieval(scores: Sequence[RetrievalScore], source: str, tokenizer: str) -> None:
+    from rich import box
+    from rich.table import Table
+
+    names = list(dict.fromkeys(name for score in scores for name in score.metrics))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.add_column("retriever")
+    for heading in ("k", *names, "tokens"):
+        table.add_column(heading, justify="right")
+    for score in scores:
+        cells = [_cell(score.metrics.get(name)) for name in names]
+        table.add_row(score.retriever, str(score.k), *cells, f"{score.tokens:,.0f}")
+    console = screen()
+    console.print(table)
+    echo(f" {scores[0].n:,} questions with evidence of {source}; bm25 by {tokenizer}")
+    for retriever, count in {score.retriever: score.no_match for score in scores}.items():
+        if count:
+            echo(f" {retriever}: {count} questions share no token with their history")
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
 @app.command("backend", cls=PlainCommand)
 @grouped
 def backend(
@@ -105,6 +219,25 @@ def backend(
         return
     for label, fact in facts.items():
         echo(f"{label:9} {fact}")
+
+
+@app.command("published", cls=PlainCommand)
+def published(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with published results.", metavar="FOLDER")
+    ] = RESULTS / "reference",
+    json: Json = False,
+) -> None:
+    """Check that published results are whole and hold no texts.
+
+    No text of the data may be in them.
+
+    Hashes, counts, names and fingerprints have to agree, and every number of a summary has to
+    follow from its scores. Exits with 1 if a file fails, and with 2 if there is none.
+    """
+    from personabench.testing.published_check import check_published
+
+    _report(check_published(folder), json)
 
 
 _MARKS = {True: "ok", False: "FAIL", None: "–"}

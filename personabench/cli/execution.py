@@ -148,7 +148,7 @@ def _announcer(
     def print_once(line: str) -> None:
         if line not in printed:
             printed.add(line)
-            console.print(line, markup=False)
+            console.print(line, markup=False, soft_wrap=True)
 
     def announce(jobs: Sequence[ResolvedRun]) -> None:
         spec = jobs[0].spec
@@ -158,6 +158,8 @@ def _announcer(
         if spec.seed != options.seed:
             return
 
+        if options.environment:
+            print_once(options.environment)
         for job in jobs:
             print_once(f"data   {job.dataset.source}")
         if options.shard:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +27,9 @@ from personabench.cli.parsing import split_names
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
-    from personabench.metrics.judges.panel import Column, Panel
+    from personabench.metrics.judges.panel import Cost, Panel
     from personabench.models.backends.base import BackendOptions
+    from personabench.results.run_folder import RunFolder
 
 
 def judge_panel(
@@ -66,6 +69,16 @@ def judge_panel(
         bool,
         typer.Option("--vague", help="Judge answers as well that are vague on purpose."),
     ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="FILE",
+            help="Human labels of the answers, as judge-report --ask writes them.",
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -83,8 +96,9 @@ def judge_panel(
     """Compare judges on the same stored answers.
 
     The model under test is not called. Prints each run's score and rank under every judge, how
-    often judges disagree, and with --vague the share of vague answers that each accepts. Judgements
-    are kept: repeat the command to add missing ones.
+    often judges disagree, and with --vague the share of vague answers that each accepts. Human
+    labels stand beside the judges. Judgements are kept: repeat the command to add missing ones. A
+    leaderboard marks the runs whose rank depends on the judge.
     """
     import msgspec
 
@@ -105,6 +119,7 @@ def judge_panel(
         concurrency=concurrency,
         limit=limit,
         vague=vague,
+        labels=_read_labels(labels, folders),
     )
     if not options.judges:
         raise UsageError("--judges names no judge; write BACKEND or BACKEND:MODEL")
@@ -112,6 +127,7 @@ def judge_panel(
     panel = run_command(
         judge_by_panel(folders, options), farewell="interrupted; judgements are kept"
     )
+    _store(panel, folders, results)
     if json:
         emit(msgspec.to_builtins(panel))
     else:
@@ -123,6 +139,53 @@ def judge_panel(
             err=True,
         )
         sys.exit(1)
+
+
+def _read_labels(path: Path | None, folders: Sequence[RunFolder]) -> dict[str, dict[str, float]]:
+    """Read human labels of the whole answers, by fingerprint and sample id.
+
+    Raises:
+        UsageError: no label is of an answer of these runs.
+        DataError: the file has another form.
+    """
+    if path is None:
+        return {}
+    from personabench.cli.judge_labels import read_score_labels
+    from personabench.metrics.judges.score_agreement import TOTAL
+
+    labels = {}
+    for folder in folders:
+        fingerprint = folder.spec().fingerprint
+        answered = {line.sample_id for line in folder.iter_predictions()}
+        by_sample = read_score_labels(path, fingerprint)
+        labels[fingerprint] = {
+            name: scores[TOTAL]
+            for name, scores in by_sample.items()
+            if name in answered and TOTAL in scores
+        }
+    if not any(labels.values()):
+        raise UsageError(f"--labels {path}: no label is of an answer of these runs")
+    return labels
+
+
+def _store(panel: Panel, folders: Sequence[RunFolder], results: Path) -> None:
+    """Keep scores by judge, for the leaderboard; a results folder may be read-only."""
+    from personabench.metrics.judges.panel import PEOPLE
+    from personabench.results.index import read_run
+    from personabench.results.panels import store_panel
+
+    verdicts = [verdict for verdict in panel.verdicts if verdict.column.judge != PEOPLE]
+    columns = list(dict.fromkeys(verdict.column for verdict in verdicts))
+    scores = {(verdict.run, verdict.column): verdict.score for verdict in verdicts}
+    names = list(dict.fromkeys(verdict.run for verdict in verdicts))
+    # Verdicts come in the order of the runs.
+    runs = [
+        (read_run(folder.path), [scores.get((name, column)) for column in columns])
+        for folder, name in zip(folders, names, strict=False)
+    ]
+    judges = [column.label for column in columns]
+    with contextlib.suppress(OSError):
+        store_panel(results, runs, judges, panel.metric, panel.higher_is_better)
 
 
 def _read_judge(
@@ -173,6 +236,8 @@ def _print(panel: Panel) -> None:
 
 
 def _describe(panel: Panel) -> list[str]:
+    from personabench.metrics.judges.panel import PEOPLE
+
     lines = []
     if panel.unstable_runs():
         lines.append("* The rank depends on the judge.")
@@ -192,16 +257,21 @@ def _describe(panel: Panel) -> list[str]:
     if panel.vague_shared:
         lines.append(f"{panel.vague_shared} vague answers hold their gold and are left out")
     for verdict in panel.verdicts:
-        if verdict.unjudged:
+        if verdict.unjudged and verdict.column.judge == PEOPLE:
+            lines.append(f"{verdict.run}: {len(verdict.scores)} answers have a human label")
+        elif verdict.unjudged:
             lines.append(
                 f"{verdict.run}: {verdict.unjudged} unjudged answers ({verdict.column.label})"
             )
-    lines += [
-        _describe_cost(cost.column, cost.calls, cost.input_tokens, cost.output_tokens)
-        for cost in panel.costs
-    ]
+    lines += [_describe_cost(cost, "stored answers") for cost in panel.costs]
+    if panel.vague_writing:
+        lines.append(_describe_cost(panel.vague_writing, "writing vague answers"))
+    lines += [_describe_cost(cost, "vague answers") for cost in panel.vague_costs]
     return lines
 
 
-def _describe_cost(column: Column, calls: int, tokens_in: int, tokens_out: int) -> str:
-    return f"{column.label}: {calls:,} calls, {tokens_in:,} tokens in, {tokens_out:,} out"
+def _describe_cost(cost: Cost, subject: str) -> str:
+    return (
+        f"{cost.column.label}, {subject}: {cost.calls:,} calls, {cost.input_tokens:,} tokens in, "
+        f"{cost.output_tokens:,} out"
+    )

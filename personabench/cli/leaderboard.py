@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, screen
-from personabench.cli.options import RESULTS, Json, OnlyTask, Prices, Results
+from personabench.cli.options import (
+    RESULTS,
+    Json,
+    MaskFile,
+    OnlyTask,
+    Prices,
+    Results,
+    WithReference,
+)
 
 if TYPE_CHECKING:
     from personabench.leaderboard import Board
+    from personabench.leaderboard.mask import Mask
     from personabench.results.index import Run
 
 
@@ -31,6 +40,7 @@ class Format(StrEnum):
 def leaderboard(
     task: OnlyTask = None,
     results: Results = RESULTS,
+    with_reference: WithReference = False,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -49,6 +59,7 @@ def leaderboard(
             help="Print scores by history size and by parameter instead.",
         ),
     ] = False,
+    mask: MaskFile = None,
     prices: Prices = None,
     queries: Annotated[
         float | None,
@@ -74,29 +85,31 @@ def leaderboard(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Rank runs and published results, a row per method.
+    """Rank the runs of each task, a row per method.
 
     Scores come with 95 % intervals over users, gains over the baseline with corrected p-values.
-    --wide adds columns.
+    --wide adds columns, --with-reference published results, --mask a score without samples whose
+    golds are wrong.
     """
     from personabench.cli.tables import curve_text, print_boards
     from personabench.errors import UsageError
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard.curves import curves as curve_points
-    from personabench.results.index import read_all
+    from personabench.results.index import read_chosen, suggest_runs
 
     chosen_format = Format.json if json else format
-    runs = read_all(results)
+    runs = read_chosen(results, with_reference=with_reference)
     if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+        raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
+    task_name = _task_name(task, runs, results)
     options = BoardOptions(
         baseline=baseline or BASELINE,
         thorough=wide or chosen_format is not Format.table,
         prices=_prices(prices),
         queries=queries,
+        mask=open_mask(mask, [run for run in runs if task_name in (None, run.summary.task)]),
         results=results,
     )
-    task_name = _task_name(task, runs, results)
     ranked = boards(runs, task_name, options)
     _check_choice(ranked, runs, task_name, baseline, results)
 
@@ -108,6 +121,27 @@ def leaderboard(
         print_boards(ranked, screen(), wide)
     else:
         _write(_format_boards(ranked, chosen_format, wide), output)
+
+
+def open_mask(path: Path | None, runs: Sequence[Run]) -> Mask | None:
+    """Read the mask of `--mask`, and say how many of its ids no run has a score for.
+
+    Raises:
+        UsageError: the file is no mask, or its ids are not those of the runs' data.
+    """
+    if path is None:
+        return None
+    from personabench.leaderboard.mask import check_mask, read_mask
+
+    mask = read_mask(path)
+    unscored = check_mask(mask, runs)
+    if unscored:
+        echo(
+            f"warning: --mask {path.name}: {unscored} of its {len(mask.ids)} ids are of samples "
+            "that no run has a score for",
+            err=True,
+        )
+    return mask
 
 
 def _task_name(task: str | None, runs: Sequence[Run], results: Path) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personabench.cli.completion import complete_backends, complete_models
 from personabench.cli.help import ROLES_PANEL
 from personabench.cli.option_groups import NamedGroup
 from personabench.cli.options import (
@@ -170,7 +171,23 @@ def declare_role(
         )
 
     text, texts = str | None, list[str] | None
-    backend = option("backend", "BACKEND", f"Backend of {player} (default: {default}).")
+    # The rest of a model's options belongs to an experiment, not to a machine.
+    variable = f"PERSONABENCH_{prefix.upper()}"
+    backend = option(
+        "backend",
+        "BACKEND",
+        f"Backend of {player} (default: {default}).",
+        envvar=f"{variable}_BACKEND",
+        autocompletion=complete_backends,
+    )
+    model = option(
+        "model",
+        "MODEL",
+        f"Model of {player}.",
+        envvar=f"{variable}_MODEL",
+        autocompletion=complete_models,
+    )
+    url = option("base-url", "URL", f"Server of {player}.", envvar=f"{variable}_BASE_URL")
     header = option(
         "header", "HEADER", f"HTTP header for the server of {player}. Repeatable.", *header_alias
     )
@@ -186,8 +203,8 @@ def declare_role(
         prefix,
         {
             "backend": Annotated[text, backend],
-            "model": Annotated[text, option("model", "MODEL", f"Model of {player}.")],
-            "base_url": Annotated[text, option("base-url", "URL", f"Server of {player}.")],
+            "model": Annotated[text, model],
+            "base_url": Annotated[text, url],
             "window": Annotated[int | None, window],
             "header": Annotated[texts, header],
             "temperature": Annotated[float | None, degree],

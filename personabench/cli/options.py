@@ -8,6 +8,13 @@ from typing import Annotated
 
 import typer
 
+from personabench.cli.completion import (
+    complete_backends,
+    complete_methods,
+    complete_models,
+    complete_runs,
+    complete_tasks,
+)
 from personabench.cli.help import (
     CONTROLS_PANEL,
     COST_PANEL,
@@ -55,7 +62,32 @@ class Executor(StrEnum):
 
 RunName = Annotated[
     str,
-    typer.Argument(help="Run folder, first characters of a run id, or 'last'.", metavar="RUN"),
+    typer.Argument(
+        help="Run folder, first characters of a run id, or 'last'.",
+        metavar="RUN",
+        autocompletion=complete_runs,
+    ),
+]
+
+# Run files --------------------------------------------------------------------------------------
+
+RunFile = Annotated[
+    Path | None,
+    typer.Argument(
+        help='Run file (TOML) with options by their names, such as task = "lamp4".',
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+SaveRunFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--save",
+        metavar="FILE",
+        help="Write the options of this command to a run file, without secrets.",
+        dir_okay=False,
+        rich_help_panel=OUTPUT_PANEL,
+    ),
 ]
 
 # Method -----------------------------------------------------------------------------------------
@@ -66,6 +98,7 @@ Method = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
+        autocompletion=complete_methods,
         help="Method name or file.py[:Class].",
         rich_help_panel=METHOD_PANEL,
     ),
@@ -76,6 +109,7 @@ Methods = Annotated[
         "--method",
         "-m",
         metavar="METHOD,..",
+        autocompletion=complete_methods,
         help="Methods, separated by commas; each a name or file.py[:Class].",
         rich_help_panel=METHOD_PANEL,
     ),
@@ -107,6 +141,7 @@ Task = Annotated[
         "--task",
         "-t",
         metavar="TASK",
+        autocompletion=complete_tasks,
         help="Task name or file.py[:Class].",
         rich_help_panel=DATA_PANEL,
     ),
@@ -117,6 +152,7 @@ Tasks = Annotated[
         "--task",
         "-t",
         metavar="TASK,..",
+        autocompletion=complete_tasks,
         help="Tasks, separated by commas; each a name or file.py[:Class].",
         rich_help_panel=DATA_PANEL,
     ),
@@ -127,6 +163,7 @@ OwnTask = Annotated[
         "--task",
         "-t",
         metavar="FILE",
+        autocompletion=complete_tasks,
         help="The run's task as file.py[:Class] or file.toml, if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
@@ -138,6 +175,7 @@ OnlyMethod = Annotated[
         "--method",
         "-m",
         metavar="METHOD",
+        autocompletion=complete_methods,
         help="Only this method; use file.py[:Class] if it is not installed.",
         show_default=False,
         rich_help_panel=DATA_PANEL,
@@ -149,8 +187,17 @@ OnlyTask = Annotated[
         "--task",
         "-t",
         metavar="TASK",
+        autocompletion=complete_tasks,
         help="Only this task; use file.py[:Class] or file.toml if it is not installed.",
         show_default=False,
+        rich_help_panel=DATA_PANEL,
+    ),
+]
+WithReference = Annotated[
+    bool,
+    typer.Option(
+        "--with-reference",
+        help="Show published results (results/reference) as well.",
         rich_help_panel=DATA_PANEL,
     ),
 ]
@@ -208,6 +255,8 @@ Backend = Annotated[
         "--backend",
         "-b",
         metavar="BACKEND",
+        envvar="PERSONABENCH_BACKEND",
+        autocompletion=complete_backends,
         help="local, openai, vllm or scripted.",
         rich_help_panel=MODEL_PANEL,
     ),
@@ -217,6 +266,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="MODEL",
+        envvar="PERSONABENCH_MODEL",
+        autocompletion=complete_models,
         help="Model name; for local, a .gguf file, a hub repository or packaged:q8_0.",
         rich_help_panel=MODEL_PANEL,
     ),
@@ -226,6 +277,7 @@ BaseUrl = Annotated[
     typer.Option(
         "--base-url",
         metavar="URL",
+        envvar="PERSONABENCH_BASE_URL",
         help="OpenAI-compatible server, such as http://localhost:8000/v1.",
         rich_help_panel=MODEL_PANEL,
     ),
@@ -236,6 +288,7 @@ ContextLength = Annotated[
         "--context-length",
         min=1,
         metavar="TOKENS",
+        envvar="PERSONABENCH_CONTEXT_LENGTH",
         help="Context window, if the server does not report it.",
         rich_help_panel=MODEL_PANEL,
     ),
@@ -401,6 +454,7 @@ Concurrency = Annotated[
         "-j",
         min=1,
         metavar="N",
+        envvar="PERSONABENCH_CONCURRENCY",
         help="Calls in flight (default: set by the backend).",
         rich_help_panel=EXECUTION_PANEL,
     ),
@@ -525,8 +579,19 @@ Prices = Annotated[
     typer.Option(
         "--prices",
         metavar="FILE",
+        envvar="PERSONABENCH_PRICES",
         help='JSON {"MODEL": {"input": .., "output": ..}}, per million tokens.',
         rich_help_panel=COST_PANEL,
+    ),
+]
+MaskFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask",
+        metavar="FILE",
+        help="Ids of samples with wrong golds, for an audited score beside.",
+        dir_okay=False,
+        show_default=False,
     ),
 ]
 MaxCost = Annotated[
@@ -547,6 +612,7 @@ Results = Annotated[
     typer.Option(
         "--results",
         metavar="FOLDER",
+        envvar="PERSONABENCH_RESULTS",
         help="Folder of runs and cache.",
         rich_help_panel=OUTPUT_PANEL,
     ),
@@ -556,6 +622,7 @@ ResultsOrUrl = Annotated[
     typer.Option(
         "--results",
         metavar="FOLDER",
+        envvar="PERSONABENCH_RESULTS",
         help="Folder of runs and cache; with --executor ray also a URL, such as s3://BUCKET/FOLDER",
         rich_help_panel=OUTPUT_PANEL,
     ),

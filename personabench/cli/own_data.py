@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from personabench.cli.completion import complete_tasks
 from personabench.cli.console import echo
 from personabench.cli.help import CONTROLS_PANEL, DATA_PANEL
 from personabench.cli.parsing import split_names
@@ -39,6 +40,7 @@ OwnTasks = Annotated[
         "--task",
         "-t",
         metavar="TASK,..",
+        autocompletion=complete_tasks,
         help="Tasks, separated by commas; each a name, file.py[:Class] or file.toml. Not needed "
         "for your own tables (--data, --map).",
         rich_help_panel=DATA_PANEL,

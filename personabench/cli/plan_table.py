@@ -70,11 +70,29 @@ def print_rows(rows: Sequence[Mapping[str, Any]], prices: Prices, console: Conso
         "and requested again wherever they may be unreadable.",
         style="dim",
     )
+    for row in rows:
+        for note in _describe_plan(row):
+            console.print(f" {row['method']} on {row['task']}: {note}", markup=False, style="dim")
     unpriced = {row["model"] for row in rows if prices and row["price"] is None}
     if unpriced:
         console.print(
             f" --prices has no entry for {', '.join(sorted(unpriced))}.", markup=False, style="dim"
         )
+
+
+def _describe_plan(row: Mapping[str, Any]) -> list[str]:
+    """Say what the columns of a plan do not show."""
+    notes = []
+    offline = sum(row["calls_expected"].get(phase, 0) for phase in ("prepare", "profile"))
+    if offline and row["calls"] != row["calls_at_most"]:
+        total = sum(row["calls_expected"].values())
+        notes.append(f"{total:,} calls are expected, {offline:,} of them before any question.")
+    if row["over_window"]:
+        notes.append(
+            f"the history of {row['over_window']:,} of {row['owed']:,} samples does not fit the "
+            "model's window, and a part of it is left out."
+        )
+    return notes
 
 
 def _plan_cells(row: Mapping[str, Any], show_seed: bool) -> list[str]:

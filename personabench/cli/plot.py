@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from personabench.cli.console import echo
-from personabench.cli.options import RESULTS, OnlyTask, Results
+from personabench.cli.options import RESULTS, OnlyTask, Results, WithReference
 
 
 class FigureKind(StrEnum):
@@ -39,24 +39,23 @@ def plot(
         str | None,
         typer.Option("--baseline", metavar="ROW", help="Row that gains are measured against."),
     ] = None,
-    with_reference: Annotated[
-        bool, typer.Option("--with-reference", help="Published results as well.")
-    ] = False,
+    with_reference: WithReference = False,
     results: Results = RESULTS,
 ) -> None:
     """Draw a figure of one task, with its protocol inside. Needs the extra `plot` (matplotlib)."""
     from personabench.errors import UsageError
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.report.figures import choose_board, draw
-    from personabench.results.index import read_all, read_runs
+    from personabench.results.index import read_chosen, suggest_runs
     from personabench.results.locate import load_chosen_task
 
-    runs = read_all(results) if with_reference else read_runs(results)
+    runs = read_chosen(results, with_reference=with_reference)
     name = load_chosen_task(task, (run.spec for run in runs if run.spec), results)
     options = BoardOptions(baseline=baseline or BASELINE, thorough=True, results=results)
     ranked = boards(runs, name, options)
     if not ranked:
-        tasks = ", ".join(sorted({run.summary.task for run in runs})) or "none"
-        raise UsageError(f"no runs to draw under {results}/runs; there are runs of {tasks}")
+        tasks = ", ".join(sorted({run.summary.task for run in runs}))
+        hint = f"there are runs of {tasks}" if tasks else suggest_runs(results)
+        raise UsageError(f"no runs to draw under {results}/runs; {hint}")
     draw(kind.value, choose_board(ranked), output)
     echo(f"wrote {output}", err=True)

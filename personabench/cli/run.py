@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
 from personabench.cli.interruption import command_line
@@ -43,7 +45,9 @@ from personabench.cli.options import (
     Refusals,
     RefusalsOption,
     ResultsOrUrl,
+    RunFile,
     SampleTimeout,
+    SaveRunFile,
     Seed,
     Seeds,
     ShardOption,
@@ -63,6 +67,7 @@ from personabench.cli.own_data import (
 from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
+from personabench.cli.run_command import read_given_options, save_run_file
 
 if TYPE_CHECKING:
     from personabench.run.options import Options
@@ -73,11 +78,13 @@ if TYPE_CHECKING:
 
 @grouped
 def run(
+    ctx: typer.Context,
     method: Methods,
     model: RunModelArguments,
     simulator: Simulator,
     judge: Judge,
     profiler: Profiler,
+    file: RunFile = None,
     judge_rubric: JudgeRubric = None,
     task: OwnTasks = None,
     split: Split = None,
@@ -110,12 +117,14 @@ def run(
     dry_run: DryRun = False,
     prices: Prices = None,
     max_cost: MaxCost = None,
+    save: SaveRunFile = None,
     json: Json = False,
 ) -> None:
     """Run methods on tasks and print a leaderboard.
 
     Repeat the command to resume a run: finished samples are kept. Without --data, the task's
-    example data is used. Your own tables need no task: --data FILE --map question=COLUMN.
+    example data is used. Your own tables need no task: --data FILE --map question=COLUMN. Options
+    may also stand in a run file, FILE.toml (`personabench init` writes one); typed ones win.
     """
     from personabench.metrics.judges.custom_rubric import read_rubric
     from personabench.models.budget import read_prices
@@ -134,6 +143,10 @@ def run(
         backend_options,
         {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
+    given = read_given_options(ctx)
+    if save:
+        save_run_file(save, given.run_file)
+        echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     options = Options(
         methods=split_names(method),
         tasks=split_names(source.tasks),
@@ -156,12 +169,16 @@ def run(
         cache=cache.value,
         metrics=metric or [],
         command=command_line(),
+        run_file=given.run_file,
+        environment=given.environment,
         rubric=read_rubric(judge_rubric) if judge_rubric else None,
         roles=roles,
         prices=read_prices(prices) if prices else {},
         max_cost=max_cost,
     )
 
+    if dry_run and given.environment:
+        echo(given.environment, err=True)
     start = print_plan if dry_run else functools.partial(_run, cluster=cluster)
     start(_repeat_for_seeds(options, seeds), json)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.leaderboard import open_mask
 from personabench.cli.options import (
     RESULTS,
     Assignments,
@@ -16,6 +17,7 @@ from personabench.cli.options import (
     Data,
     History,
     Json,
+    MaskFile,
     Results,
     Seed,
     Split,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from personabench.api.prompts import Replacements
     from personabench.api.wording import WordingName
+    from personabench.leaderboard.mask import Mask
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
     from personabench.run.options import Options
@@ -93,6 +96,7 @@ def show(
             show_default=False,
         ),
     ] = None,
+    mask: MaskFile = None,
     json: Json = False,
 ) -> None:
     """Show a run, one of its samples, or prompts before a run.
@@ -140,7 +144,9 @@ def show(
         raise UsageError(
             "show: name a run (`personabench show last`) or preview prompts with --dry-run"
         )
-    _show_run(find_run(run, results), sample, task, data, results, json)
+    if mask and sample:
+        raise UsageError("show --mask: a mask goes with a run, not with one of its samples")
+    _show_run(find_run(run, results), sample, task, data, results, mask, json)
 
 
 def _show_run(
@@ -149,6 +155,7 @@ def _show_run(
     task: str | None,
     data: Path | None,
     results: Path,
+    mask: Path | None,
     json: bool,
 ) -> None:
     """Print a run, or one of its samples.
@@ -171,10 +178,12 @@ def _show_run(
     if sample is None:
         scored_run = read_run(folder.path)
         folder.verify(folder.scores_path)
+        audited = open_mask(mask, [scored_run])
         if json:
-            emit({**to_dict(scored_run.summary), "folder": str(folder.path)})
+            facts = {**to_dict(scored_run.summary), "folder": str(folder.path)}
+            emit(facts | _audited_scores(scored_run, audited))
         else:
-            _print_run(scored_run)
+            _print_run(scored_run, audited)
         return
 
     facts = describe_sample(folder, sample, results)
@@ -266,13 +275,25 @@ def preview(options: Options, sample_id: str, json: bool) -> None:
         console.print(f"'{FILLER}' stands for an earlier reply.", style="dim")
 
 
-def _print_run(run: Run) -> None:
+def _audited_scores(run: Run, mask: Mask | None) -> dict[str, Any]:
+    """The scores of a run without the samples of a mask; nothing without one."""
+    if mask is None:
+        return {}
+    from personabench.leaderboard import BoardOptions, boards
+
+    (board,) = boards([run], options=BoardOptions(thorough=True, mask=mask))
+    estimates = board.rows[0].statistics.audited
+    scores = {name: [estimate.value, estimate.n] for name, estimate in estimates.items()}
+    return {"mask": {"sha256": mask.sha256, "ids": len(mask.ids)}, "audited": scores}
+
+
+def _print_run(run: Run, mask: Mask | None = None) -> None:
     from personabench.cli.tables import print_boards
-    from personabench.leaderboard import boards
+    from personabench.leaderboard import BoardOptions, boards
     from personabench.results.summary import to_dict
 
     console = screen()
-    print_boards(boards([run]), console)
+    print_boards(boards([run], options=BoardOptions(mask=mask)), console)
     summary = to_dict(run.summary)
     rows = {
         name: summary[name]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo
-from personabench.cli.options import RESULTS, Results
+from personabench.cli.leaderboard import open_mask
+from personabench.cli.options import RESULTS, MaskFile, Results, WithReference
 from personabench.cli.parsing import split_names
 
 if TYPE_CHECKING:
@@ -96,9 +97,8 @@ def table(
         str | None,
         typer.Option("--baseline", metavar="ROW", help="Row that gains are measured against."),
     ] = None,
-    with_reference: Annotated[
-        bool, typer.Option("--with-reference", help="Published results as well.")
-    ] = False,
+    mask: MaskFile = None,
+    with_reference: WithReference = False,
     format: Annotated[
         TableFormat,
         typer.Option("--format", "-f", metavar="FORMAT", help="latex, md or csv."),
@@ -118,21 +118,28 @@ def table(
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard import paper_formats as formats
     from personabench.leaderboard.paper_table import PaperOptions, make_table
-    from personabench.results.index import read_all, read_runs
+    from personabench.results.index import read_chosen, suggest_runs
     from personabench.results.locate import load_tasks
 
-    runs = read_all(results) if with_reference else read_runs(results)
+    runs = read_chosen(results, with_reference=with_reference)
     if not runs:
-        raise UsageError(f"no runs under {results}/runs; make one with `personabench run`")
+        raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
     load_tasks(None, (run.spec for run in runs if run.spec), results)
-    options = BoardOptions(baseline=baseline or BASELINE, thorough=True, results=results)
-    chosen = _choose_boards(boards(runs, options=options), split_names(task or ""))
+    tasks = split_names(task or "")
+    audited = open_mask(mask, [run for run in runs if not tasks or run.summary.task in tasks])
+    options = BoardOptions(
+        baseline=baseline or BASELINE, thorough=True, mask=audited, results=results
+    )
+    chosen = _choose_boards(boards(runs, options=options), tasks)
+    further = split_names(columns or "")
+    if audited and len(chosen) == 1 and "audited" not in further:
+        further = ["audited", *further]
     content = make_table(
         chosen,
         PaperOptions(
             methods=split_names(methods or ""),
             metrics=split_names(metrics or ""),
-            columns=split_names(columns or ""),
+            columns=further,
             rename=_read_names(rename or []),
             digits=digits,
             label=label,

@@ -125,6 +125,7 @@ def _fitting(
         "n",
         "users",
         board.primary,
+        "audited",
         "gain",
         "gain_p",
         "truncated",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +23,11 @@ from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
 from personabench.leaderboard.notes import (
+    RankChange,
+    describe_bound,
     describe_data,
+    describe_mask,
+    describe_rank_changes,
     describe_rules,
     describe_runs,
     describe_statistics,
@@ -40,6 +44,11 @@ from personabench.leaderboard.rows import (
 )
 from personabench.results.files import replace_bytes
 from personabench.results.index import SCORER, Run
+from personabench.results.panels import read_panels
+
+if TYPE_CHECKING:
+    from personabench.leaderboard.mask import Mask
+    from personabench.results.panels import StoredPanel
 
 # Columns of words, aligned to the left.
 WORDS = ("letter", "label", "model")
@@ -65,6 +74,7 @@ class Board:
         notes: origin of the data, and anything that keeps rows from being comparable.
         primary: the metric that ranks; higher_is_better: its direction.
         baseline: name of the row that gains are measured against.
+        judges: model, options and version of the prompt of each judge behind scores.
         entries: the runs behind the rows, in the same order.
     """
 
@@ -76,7 +86,16 @@ class Board:
     primary: str = ""
     higher_is_better: bool = True
     baseline: str = BASELINE
+    judges: Sequence[str] = ()
     entries: Sequence[Entry] = ()
+
+    @property
+    def heading(self) -> str:
+        """The title, with the judge that the scores are by."""
+        if not self.judges:
+            return self.title
+        noun = "judge" if len(self.judges) == 1 else "judges"
+        return f"{self.title} · {noun} {'; '.join(self.judges)}"
 
 
 @dataclass(frozen=True)
@@ -87,6 +106,7 @@ class BoardOptions:
         baseline: name of the row that gains are measured against.
         thorough: intervals for every metric, not for the primary one only.
         prices, queries: as in `costs`.
+        mask: samples that a second, audited score leaves out; None for none.
         results: the folder that stores statistics; None stores none.
     """
 
@@ -94,6 +114,7 @@ class BoardOptions:
     thorough: bool = False
     prices: Prices | None = None
     queries: float | None = None
+    mask: Mask | None = None
     results: Path | None = None
 
 
@@ -132,6 +153,9 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
         for row, best in zip(rows, frontier(rows, higher), strict=True)
     ]
 
+    panels = read_panels(options.results)
+    rows, changes = mark_rank_changes(rows, ranked, panels)
+
     has_statistics = any(numbers.estimates for numbers in statistics)
     columns = _choose_columns(rows, runs, directions, options.baseline, has_statistics)
     newest = [run for entry in ranked for run in entry.runs]
@@ -140,7 +164,10 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     notes += describe_task(newest, rows, directions if options.thorough else [primary])
     if has_statistics:
         notes += describe_statistics(rows, options.baseline)
+        notes += describe_mask(rows, options.mask)
     notes += describe_rules(rows, ranked)
+    notes += describe_bound(rows, ranked)
+    notes += describe_rank_changes(changes)
     notes += describe_runs(ranked)
 
     return Board(
@@ -152,8 +179,37 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
         primary=primary,
         higher_is_better=higher,
         baseline=options.baseline,
+        judges=list(dict.fromkeys(filter(None, (run.summary.judged_by for run in newest)))),
         entries=ranked,
     )
+
+
+def mark_rank_changes(
+    rows: Sequence[Row], entries: Sequence[Entry], panels: Sequence[StoredPanel]
+) -> tuple[list[Row], list[RankChange]]:
+    """Mark the rows that have another rank under another judge or prompt of a stored panel.
+
+    Returns:
+        the rows, and the panels with the labels of the rows that change their rank under them.
+    """
+    marks: dict[str, bool] = {}
+    changes = []
+    for panel in panels:
+        ranks = panel.ranks([entry.first for entry in entries])
+        for fingerprint, places in ranks.items():
+            marks[fingerprint] = marks.get(fingerprint, False) or len(places) > 1
+        labels = [
+            row.label
+            for row, entry in zip(rows, entries, strict=True)
+            if len(ranks.get(entry.summary.fingerprint, ())) > 1
+        ]
+        if ranks:
+            changes.append(RankChange(panel, labels))
+    marked = [
+        dataclasses.replace(row, rank_changes=marks.get(entry.summary.fingerprint))
+        for row, entry in zip(rows, entries, strict=True)
+    ]
+    return marked, changes
 
 
 def _rank(entry: Entry, primary: str, higher: bool) -> tuple[bool, float, str]:
@@ -176,7 +232,7 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
 
     from personabench.leaderboard.board_statistics import tabulate
 
-    statistics = tabulate(ranked, options.baseline, options.thorough)
+    statistics = tabulate(ranked, options.baseline, options.thorough, options.mask)
     if path is not None:
         _store(path, statistics)
     return statistics
@@ -189,6 +245,8 @@ def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     names = sorted({entry.summary.task for entry in ranked})
     tasks = [(name, find_source_hash("task", name)) for name in names]
     inputs = [_VERSION, options.baseline, options.thorough, rows, files, tasks]
+    if options.mask is not None:
+        inputs.append(options.mask.sha256)
     return digest(inputs)[:16]
 
 
@@ -390,6 +448,8 @@ def _choose_columns(
     # The primary metric comes first, whatever the order of the task's metrics.
     for metric in dict.fromkeys((primary, *directions)):
         columns[metric] = f"{metric} {'↑' if directions[metric] else '↓'}"
+        if metric == primary and "audited" in filled:
+            columns["audited"] = "audited"
 
     scorers = dict.fromkeys(scorer for run in runs for scorer in run.summary.metrics)
     for scorer in scorers:

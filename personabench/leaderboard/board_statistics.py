@@ -7,12 +7,20 @@ method with shuffled histories.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import combinations
 
 from personabench.hashing import digest
-from personabench.leaderboard.column import Column, aggregate_of, check_summary
+from personabench.leaderboard.column import (
+    Column,
+    aggregate_of,
+    check_summary,
+    count_samples,
+    without_samples,
+)
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
+from personabench.leaderboard.mask import Mask
 from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
 from personabench.leaderboard.stats.scores import DRAWS
@@ -40,12 +48,14 @@ def tabulate(
     board: Sequence[Entry],
     baseline: str,
     thorough: bool,
+    mask: Mask | None = None,
 ) -> list[RowStatistics]:
     """Compute the statistics of a board's rows, which come in the order of rank.
 
     Args:
         baseline: the name of the row that gains are measured against, in each setting.
         thorough: intervals for all metrics, not for the primary one only.
+        mask: samples that audited estimates leave out.
 
     Raises:
         DataError: a score file is damaged.
@@ -93,6 +103,8 @@ def tabulate(
             members = [statistics[row] for row in group]
             base = baseline_of(entries, baseline)
             _estimate_metric(members, column, base)
+            if mask is not None:
+                _estimate_audited(members, entries, [vectors[row] for row in group], column, mask)
             if metric == primary:
                 _test_rows(members, entries, column, base, all_pairs)
                 if base is not None:
@@ -181,6 +193,26 @@ def _estimate_metric(
         numbers.estimates[column.name] = column.estimate(row)
         if base is not None and row != base:
             numbers.gains[column.name] = column.gain(row, base)
+
+
+def _estimate_audited(
+    statistics: Sequence[RowStatistics],
+    entries: Sequence[Entry],
+    vectors: Sequence[Sequence[Vector]],
+    column: Column,
+    mask: Mask,
+) -> None:
+    """Fill in the estimates of one metric without the samples of a mask."""
+    masked = mask.hashed_ids(entries[0].summary.task)
+    remaining = [[without_samples(seed, masked) for seed in seeds] for seeds in vectors]
+    audited = column.over(remaining)
+    for row, numbers in enumerate(statistics):
+        run = entries[row].first
+        estimate = audited.estimate(row)
+        count = count_samples(run, column.name, remaining[row][0])
+        numbers.mask = mask.label
+        numbers.audited[column.name] = dataclasses.replace(estimate, n=count)
+        numbers.counted[column.name] = count_samples(run, column.name, vectors[row][0])
 
 
 def _test_rows(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,10 @@ class Column:
         self._cache: dict[tuple[int, ...], tuple[Scores, dict[int, int]]] = {}
         self._last_pair: tuple[int, ...] = ()
         self._estimates: dict[int, Estimate] = {}
+
+    def over(self, rows: Sequence[Sequence[Vector]]) -> Column:
+        """The same metric of other scores, such as those of a part of the samples."""
+        return Column(rows, self.name, self.higher, self._aggregate, self.draws)
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval, on all samples of the row."""
@@ -260,9 +264,11 @@ def _shared_samples(values: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     return tuple(sorted(shared))
 
 
-def metric_values(scores: Vector, name: str) -> dict[str, float | list[float]]:
+def metric_values(
+    scores: Vector, name: str, scorer: str = SCORER
+) -> dict[str, float | list[float]]:
     """Return a metric's values by sample id, of the samples that have one."""
-    metrics = scores.values.get(SCORER, {})
+    metrics = scores.values.get(scorer, {})
     values = metrics.get(name)
     if not values:
         return {}
@@ -314,40 +320,75 @@ def aggregate_of(
     The task defines it; if the task is not installed or does not know the metric, one that equals
     the mean of its samples is treated as a mean. None if neither helps.
     """
-    summary = run.summary
-    try:
-        cls = registry.load_recorded("task", summary.task, run.task_hash)
-        scored = scores.values.get(SCORER, {})
-        metrics: list[Metric] = [*cls.metrics_of(scored), *EVIDENCE]
-    except PersonabenchError:
-        metrics = []
-    for metric in metrics:
-        if metric.name == name:
-            return metric.aggregate
+    metric = _find_metric(run, name, scores)
+    if metric is not None:
+        return metric.aggregate
 
     # A metric of a rubric, which the task does not know either.
     by_sample = metric_values(scores, name)
     values: list[Any] = list(by_sample.values())
-    return mean if _is_mean(values, summary.score(name)) else None
+    return mean if _is_mean(values, run.summary.score(name)) else None
 
 
-def check_summary(run: Run, name: str, scores: Vector, aggregate: Aggregate) -> None:
+def count_samples(run: Run, name: str, scores: Vector) -> int:
+    """Count the samples that a metric of a run is over."""
+    by_sample = metric_values(scores, name)
+    metric = _find_metric(run, name, scores)
+    if metric is None or metric.size is None:
+        return len(by_sample)
+    return metric.size(_to_array(by_sample, tuple(by_sample))) if by_sample else 0
+
+
+def without_samples(scores: Vector, ids: Set[str]) -> Vector:
+    """Return scores without those of some samples."""
+    kept = [position for position, name in enumerate(scores.ids) if name not in ids]
+    return Vector(
+        ids=[scores.ids[position] for position in kept],
+        users=[scores.users[position] for position in kept],
+        values={
+            scorer: {
+                metric: [values[position] for position in kept]
+                for metric, values in metrics.items()
+            }
+            for scorer, metrics in scores.values.items()
+        },
+    )
+
+
+def _find_metric(run: Run, name: str, scores: Vector) -> Metric | None:
+    """Find a metric as the task of a run defines it; None if the task is not installed."""
+    try:
+        cls = registry.load_recorded("task", run.summary.task, run.task_hash)
+        scored = scores.values.get(SCORER, {})
+        metrics: list[Metric] = [*cls.metrics_of(scored), *EVIDENCE]
+    except PersonabenchError:
+        return None
+    return next((metric for metric in metrics if metric.name == name), None)
+
+
+def check_summary(
+    run: Run, name: str, scores: Vector, aggregate: Aggregate, scorer: str = SCORER
+) -> None:
     """Check that a metric in a run's summary is that of its scores.
 
     Raises:
         DataError: it is another, so that one of the two was changed.
     """
-    recorded = run.summary.score(name)
-    by_sample = metric_values(scores, name)
+    recorded = run.summary.score(name, scorer)
+    by_sample = metric_values(scores, name, scorer)
     if recorded is None or not by_sample:
         return
     computed = aggregate(_to_array(by_sample, tuple(by_sample)))
     if not math.isclose(computed, recorded, rel_tol=1e-6, abs_tol=1e-9):
         raise DataError(
-            f"{run.path}: {name} is {recorded:.6g} in the summary, {computed:.6g} by its scores: "
-            "one of them was changed. Repeat the run's command, which scores existing answers "
-            "again, or remove the file if it is a published result"
+            f"{run.path}: {name}{_of_scorer(scorer)} is {recorded:.6g} in the summary, "
+            f"{computed:.6g} by its scores: one of them was changed. Repeat the run's command, "
+            "which scores existing answers again, or remove the file if it is a published result"
         )
+
+
+def _of_scorer(scorer: str) -> str:
+    return "" if scorer == SCORER else f" ({scorer})"
 
 
 def _is_mean(values: Sequence[Any], score: float | None) -> bool:

@@ -114,6 +114,9 @@ class RowStatistics:
             method with shuffled histories.
         same_as_baseline: the share of answers that equal the baseline's, and the number of answers
             of both, if that many is suspicious.
+        audited: by metric, without the samples of a mask; empty without one.
+        counted: by metric, the number of samples that it is over, before the mask.
+        mask: hash and size of that mask.
         draws: bootstrap resamples behind each number.
         all_pairs: all rows were tested against each other; False in a table that is too large to
             correct for that many tests.
@@ -131,5 +134,8 @@ class RowStatistics:
     tests: int = 0
     controls: int = 0
     same_as_baseline: tuple[float, int] | None = None
+    audited: dict[str, Estimate] = field(default_factory=dict)
+    counted: dict[str, int] = field(default_factory=dict)
+    mask: str = ""
     draws: int = 0
     all_pairs: bool = True

@@ -63,7 +63,8 @@ def text(name: str, row: Row) -> str:
 
 
 def _label_text(row: Row) -> str:
-    return f"{row.label} †" if row.personal is False else row.label
+    marks = "†" * (row.personal is False) + "‡" * bool(row.rank_changes)
+    return f"{row.label} {marks}" if marks else row.label
 
 
 def _wins_text(row: Row) -> str:
@@ -142,7 +143,7 @@ def raised(letters: str) -> str:
 def headed(board: Board, columns: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Move columns with one value into the title of a board, and drop columns of zeros."""
     remaining = dict(columns)
-    title = board.title
+    title = board.heading
 
     models = {row.model for row in board.rows}
     if len(models) == 1:
@@ -170,7 +171,7 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     columns = board.all_columns if wide else board.columns
     rules = ["---" if name in WORDS else "---:" for name in columns]
     lines = [
-        f"### {_escape_html(board.title)}",
+        f"### {_escape_html(board.heading)}",
         "",
         _markdown_line(map(escape_cell, columns.values())),
         f"|{'|'.join(rules)}|",
@@ -220,6 +221,7 @@ _TEX = {
     "–": "--",
     "−": "$-$",
     "†": r"\dag{}",
+    "‡": r"\ddag{}",
     "≤": r"$\leq$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",

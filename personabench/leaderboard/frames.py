@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from personabench.leaderboard import BASELINE, BoardOptions, boards, curves
-from personabench.results.index import read_all
+from personabench.results.index import read_chosen
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def leaderboard(
-    folder: str | Path = "results", task: str | None = None, baseline: str = BASELINE
+    folder: str | Path = "results",
+    task: str | None = None,
+    baseline: str = BASELINE,
+    *,
+    with_reference: bool = False,
 ) -> pd.DataFrame:
-    """Read all rows of the leaderboard, published results included.
+    """Read all rows of the leaderboard, with the columns of `leaderboard --format json`.
 
-    The columns are those of `leaderboard --format json`.
+    Args:
+        with_reference: published results as well.
 
     Raises:
         DataError: a file is damaged; the message names it.
@@ -32,17 +37,24 @@ def leaderboard(
     import pandas as pd
 
     options = BoardOptions(baseline=baseline, thorough=True, results=Path(folder))
-    tables = boards(read_all(Path(folder)), task, options)
+    runs = read_chosen(Path(folder), with_reference=with_reference)
+    tables = boards(runs, task, options)
     return pd.DataFrame([row.columns for board in tables for row in board.rows])
 
 
-def curve_points(folder: str | Path = "results", task: str | None = None) -> pd.DataFrame:
+def curve_points(
+    folder: str | Path = "results", task: str | None = None, *, with_reference: bool = False
+) -> pd.DataFrame:
     """Read all points of all curves, with the columns of `leaderboard --curves --format json`.
+
+    Args:
+        with_reference: those of published results as well.
 
     Raises:
         DataError: a file is damaged; the message names it.
     """
     import pandas as pd
 
-    tables = boards(read_all(Path(folder)), task, BoardOptions(results=Path(folder)))
+    runs = read_chosen(Path(folder), with_reference=with_reference)
+    tables = boards(runs, task, BoardOptions(results=Path(folder)))
     return pd.DataFrame([msgspec.to_builtins(point) for point in curves(tables)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
@@ -12,8 +13,14 @@ from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, is_imported, judge_of
 from personabench.results.index import Run
 
+if TYPE_CHECKING:
+    from personabench.leaderboard.mask import Mask
+    from personabench.results.panels import StoredPanel
+
 # The folders of an absolute path, not those of an address.
 _FOLDERS = re.compile(r"(?<![\w.:/\\])(?:/|[A-Za-z]:\\)(?:[^\s/\\]+[/\\])*(?=[^\s/\\])")
+# The metric that counts the records that a model saw.
+SHOWN = "records-shown"
 # A method that falls back on more samples than this is hardly measured at all.
 MOSTLY = 0.5
 
@@ -148,6 +155,67 @@ def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
         *_describe_controls(rows),
         *_describe_missing_intervals(rows),
         *_describe_seeds(rows),
+    ]
+
+
+def describe_mask(rows: Sequence[Row], mask: Mask | None) -> list[str]:
+    """State the mask of audited scores, and over how many samples they are."""
+    audited = [row for row in rows if row.primary in row.statistics.audited]
+    if mask is None or not audited:
+        return []
+    sizes = [
+        f"{row.statistics.audited[row.primary].n:,} of {row.statistics.counted[row.primary]:,}"
+        for row in audited
+    ]
+    over = " or ".join(dict.fromkeys(sizes))
+    return [
+        f"Mask: {mask.name} ({mask.label}). audited: {audited[0].primary} without its samples, "
+        f"over {over}; the score beside it is over all."
+    ]
+
+
+class RankChange(NamedTuple):
+    """A stored panel of judges, and the labels of rows whose rank differs among its judges."""
+
+    panel: StoredPanel
+    labels: Sequence[str]
+
+
+def describe_rank_changes(changes: Sequence[RankChange]) -> list[str]:
+    """Say which rows have another rank under another judge or prompt."""
+    notes = []
+    for panel, labels in changes:
+        judges = ", ".join(panel.judges)
+        if labels:
+            notes.append(
+                f"‡ {', '.join(labels)}: another rank in {panel.metric} under another judge or "
+                f"prompt (judge panel of {panel.time[:10]}: {judges})."
+            )
+        else:
+            notes.append(
+                f"Ranks in {panel.metric} are the same under every judge of the panel of "
+                f"{panel.time[:10]}: {judges}."
+            )
+    return notes
+
+
+def describe_bound(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
+    """Name the rows that saw no history, on data whose answers are in the history.
+
+    Whatever such a row reaches comes from the question or from the model's training.
+    """
+    bounds = []
+    for row, entry in zip(rows, entries, strict=True):
+        score = row.scores.get(row.primary)
+        # Only samples whose evidence is marked have this metric.
+        is_blind = row.scores.get(SHOWN) == 0
+        if is_blind and score is not None and not (entry.is_rule or entry.summary.privileged):
+            bounds.append(f"{row.label} ({score:.4f})")
+    if not bounds:
+        return []
+    return [
+        f"Contamination bound: {', '.join(bounds)} saw no record of the history, which holds the "
+        "answers. A memory is worth what it adds to this."
     ]
 
 
@@ -358,7 +426,14 @@ def _describe_completeness(label: str, run: Run) -> list[str]:
 def _describe_role(role: str, runs: Sequence[tuple[str, Run]]) -> list[str]:
     cast = [(label, run.summary.roles[role]) for label, run in runs if role in run.summary.roles]
     notes = []
-    if cast:
+    if role == "judge" and cast:
+        judges = dict.fromkeys(
+            run.summary.judged_by or run.summary.roles[role].model
+            for _, run in runs
+            if role in run.summary.roles
+        )
+        notes.append(f"Judge: {'; '.join(judges)}.")
+    elif cast:
         models = dict.fromkeys(model.model for _, model in cast)
         notes.append(f"{role.capitalize()}: {', '.join(models)}.")
 

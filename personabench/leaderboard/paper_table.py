@@ -214,6 +214,8 @@ class _Writer:
 
     def _further_cell(self, row: Row, name: str, value: Any) -> Cell:
         low, high = row.columns.get(f"{name}_low"), row.columns.get(f"{name}_high")
+        if low is None:
+            low, high = row.columns.get(f"{name}/low"), row.columns.get(f"{name}/high")
         return Cell(self._further_text(name, value), value, low, high)
 
     def _further_text(self, name: str, value: Any) -> str:
@@ -258,7 +260,7 @@ class _Writer:
             shown = [row for row in board.rows if row.scores]
             sizes = _range([row.n for row in shown])
             users = _range([row.users for row in shown])
-            sentences.append(f"{board.title}: {sizes} samples of {users} users.")
+            sentences.append(f"{board.heading}: {sizes} samples of {users} users.")
         rows = [row for board in self.boards for row in board.rows]
         models = [self.rename(model) for model in dict.fromkeys(row.model for row in rows)]
         sentences.append(f"Model: {', '.join(models)}.")
@@ -269,6 +271,9 @@ class _Writer:
                 "Bold: no row is significantly better, and it beats at least one (sign-flip test "
                 "over users, Holm-corrected, p ≤ 0.05)."
             )
+        masks = dict.fromkeys(row.statistics.mask for row in rows if row.statistics.mask)
+        if masks:
+            sentences.append(f"audited: without the samples of a mask ({'; '.join(masks)}).")
         if any(row.sample for row in rows):
             sentences.append("Example data, not the benchmark.")
         return [*sentences, *self._provenance()]

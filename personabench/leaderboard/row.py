@@ -44,6 +44,8 @@ class Row:
         folder: the run folder or published file.
         personal: whether the gain survives another user's history; None if that is unknown.
         truncated, empty: replies truncated at their token limit, and empty answers.
+        rank_changes: whether the row has another rank under another judge or prompt of a stored
+            panel; None without one.
         frontier: whether the row is on the cost frontier; None if score or cost is unknown.
     """
 
@@ -81,6 +83,7 @@ class Row:
     published: bool
     statistics: RowStatistics
     personal: bool | None = None
+    rank_changes: bool | None = None
     frontier: bool | None = None
 
     @property
@@ -147,8 +150,22 @@ class Row:
             columns |= self._metric_columns(metric, estimate)
         for opponent, prefix in CONTRAST_COLUMNS.items():
             columns |= _contrast_columns(prefix, statistics.contrasts.get(opponent))
+        if statistics.mask:
+            columns |= self._audited_columns()
         columns |= _user_columns(self.gain)
         columns |= {"personal": self.personal, "frontier": self.frontier}
+        if self.rank_changes is not None:
+            columns["rank_changes"] = self.rank_changes
+        return columns
+
+    def _audited_columns(self) -> dict[str, Any]:
+        """Scores without the samples of a mask: `audited` of the primary metric, others by name."""
+        statistics = self.statistics
+        columns: dict[str, Any] = {"mask": statistics.mask}
+        for metric, estimate in statistics.audited.items():
+            name = "audited" if metric == self.primary else f"{metric}/audited"
+            columns |= _estimate_columns(name, estimate)
+            columns[f"{name}/of"] = statistics.counted.get(metric)
         return columns
 
     def _metric_columns(self, metric: str, estimate: Estimate) -> dict[str, Any]:

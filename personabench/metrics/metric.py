@@ -41,6 +41,8 @@ class Metric:
     Attributes:
         aggregate: maps the per-sample values, shape (n,) or (n, d), to the metric; it must accept
             any resample of rows.
+        size: the number of samples that the aggregate is over, for a metric of a subset; None for
+            all.
         signature: settings and version of other software, if these decide the number; summaries
             keep it.
         scope: set if the tokenizer does not cover every script.
@@ -53,6 +55,7 @@ class Metric:
     name: str
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
+    size: Callable[[Floats], int] | None = None
     signature: Callable[[], str] | None = None
     scope: TokenizerScope | None = None
     variant_of: str | None = None

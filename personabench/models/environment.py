@@ -20,12 +20,14 @@ from personabench.errors import DataError, UsageError
 
 OFFLINE = "PERSONABENCH_OFFLINE"
 
-# vLLM, Ray, and the hub client; `datasets` and `evaluate` count downloads.
+# vLLM, Ray, the hub client and the experiment trackers; `datasets` and `evaluate` count downloads.
 NO_TELEMETRY = {
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "WANDB_ERROR_REPORTING": "false",
 }
 _NO_NETWORK = {
     "HF_HUB_OFFLINE": "1",

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from personabench.errors import UsageError
 from personabench.leaderboard import Board
 from personabench.leaderboard.curves import curves, families, format_x
-from personabench.leaderboard.paper_table import PaperOptions, make_table
 from personabench.leaderboard.row import Row
-from personabench.report.tables import ReportRow, user_gains
+from personabench.report.groups import ReportRow
+from personabench.report.protocol import protocol
+from personabench.report.user_scores import user_gains
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,14 +74,6 @@ def draw(kind: str, board: Board, path: Path) -> None:
             canvas.savefig(path, dpi=200, metadata=metadata)
         except OSError as error:
             raise UsageError(f"--output {path} cannot be written: {error.strerror}") from error
-
-
-def protocol(board: Board) -> str:
-    """The line inside of a picture: samples, users, model, intervals, seed, version and commit."""
-    sentences = make_table([board], PaperOptions()).footnote
-    # Signs of a table that a picture does not have.
-    kept = [text for text in sentences if not text.startswith(("±", "Bold"))]
-    return " ".join(["Lines: 95 % intervals over users (bootstrap).", *kept])
 
 
 class _Drawing:

@@ -24,11 +24,12 @@ from personabench import __version__
 from personabench.errors import UsageError
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.models.cache import Cache
+from personabench.report.groups import Group, apart, gather
 from personabench.report.samples import Browser, index
-from personabench.report.tables import Group, apart, describe, gather
+from personabench.report.tables import describe
 from personabench.report.words import summary
 from personabench.results.files import replacing
-from personabench.results.index import Run, read_all
+from personabench.results.index import Run, read_chosen, suggest_runs
 from personabench.results.locate import explain_missing_data
 from personabench.results.summary import to_dict
 
@@ -40,7 +41,19 @@ BUDGET = 20_000_000
 PROMPT_SHARE = 0.9
 
 LIBRARIES = ("vendor/d3.min.js", "vendor/plot.min.js")
-SCRIPTS = ("base", "words", "table", "marks", "charts", "runs", "browser", "start")
+SCRIPTS = (
+    "base",
+    "words",
+    "table",
+    "marks",
+    "pictures",
+    "matrix",
+    "charts",
+    "runs",
+    "browser",
+    "address",
+    "start",
+)
 COUNTED: tuple[str, ...] = (
     "status",
     "time",
@@ -80,18 +93,31 @@ PLOT_STYLE = """:where(.plot) {
 }"""
 
 
-def write(results: Path, output: Path, task: str | None = None, budget: int = BUDGET) -> list[str]:
+def write(
+    results: Path,
+    output: Path,
+    task: str | None = None,
+    budget: int = BUDGET,
+    *,
+    with_reference: bool = False,
+) -> list[str]:
     """Write the report on a results folder, and return remarks about parts that it leaves out.
+
+    Args:
+        task: only the runs of this task.
+        budget: bytes of packed samples.
+        with_reference: published results as well, after the runs.
 
     Raises:
         UsageError: there are no runs (of the task), or the file cannot be written.
         DataError: a run's file is damaged; the message names it.
     """
-    groups = gather(results, task)
+    groups = gather(results, task, with_reference=with_reference)
     if not groups:
-        tasks = ", ".join(sorted({run.summary.task for run in read_all(results)}))
+        runs = read_chosen(results, with_reference=with_reference)
+        tasks = ", ".join(sorted({run.summary.task for run in runs}))
         subject = f"no scored runs of task '{task}'" if task else "no scored runs"
-        hint = f"there are runs of {tasks}" if tasks else "make one with `personabench run`"
+        hint = f"there are runs of {tasks}" if tasks else suggest_runs(results)
         raise UsageError(f"{subject} under {results}/runs; {hint}")
     path = results / "cache.sqlite"
     cache = Cache(path) if path.exists() else None
@@ -168,6 +194,7 @@ def _write_samples(
             first_bare = written
 
     samples |= {"packs": starts, "located": browser.located, "bare_from": first_bare}
+    samples |= browser.facts.describe()
     file.write(_block(f"index-{number}", "text/plain", _packed(samples)))
 
     remarks = []
@@ -195,9 +222,11 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
         )
         return " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
 
+    # Only a script can make such an address: that of a figure on its way to a PNG file.
+    images = "img-src blob:; " if scripts else ""
     return (
         f"default-src 'none'; script-src {hashed(scripts)}; style-src {hashed(styles)}; "
-        "base-uri 'none'; form-action 'none'; "
+        f"{images}base-uri 'none'; form-action 'none'; "
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
 

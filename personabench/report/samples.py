@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from personabench.api.dataset import Dataset
 from personabench.models.cache import Cache
-from personabench.report.tables import Group, ReportRow
+from personabench.report.groups import Group, ReportRow
+from personabench.report.sample_facts import SampleFacts
 from personabench.results.index import SCORER
 from personabench.results.locate import find_dataset
 from personabench.results.run_folder import Profile, RunFolder
@@ -185,6 +186,7 @@ class Browser:
     Attributes:
         prompts: whether packs still made will hold prompts; set it to False to save space.
         located: whether the data was found, so that inputs and records can be shown.
+        facts: what the page filters samples by; complete when all packs are made.
     """
 
     def __init__(
@@ -196,6 +198,7 @@ class Browser:
         self.group = group
         self.samples = samples
         self.prompts = True
+        self.facts = SampleFacts(len(group.rows))
         self._cache = cache
         self._data = _dataset(group)
         self.located = self._data is not None
@@ -237,6 +240,7 @@ class Browser:
         if position is not None and self._data is not None:
             sample = self._data.load(position)
             histories = self._histories(position)
+        self.facts.add(sample, predictions)
 
         answers: list[dict[str, Any] | None] = []
         uses = _Uses(sample)

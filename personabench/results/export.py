@@ -8,6 +8,7 @@ left out with a remark. Unlike `publish`, an export carries the texts of the dat
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -242,6 +243,24 @@ def write_dataset(source: Source, output: Path) -> None:
         raise UsageError(
             f"{output} exists; a dataset is a folder of its own: choose another --output"
         )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with building_dataset(source, output.parent) as dataset:
+            dataset.save_to_disk(output)
+    except OSError as error:
+        raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def building_dataset(source: Source, folder: Path | None = None) -> Iterator[Any]:
+    """Provide a run's rows as a `datasets.Dataset`, whose files last as long as the block.
+
+    Args:
+        folder: where these files are, in a folder of their own; None for the system's.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     import datasets
 
     features = _features(source, datasets)
@@ -249,22 +268,24 @@ def write_dataset(source: Source, output: Path) -> None:
     bars_enabled = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
-            dataset = datasets.Dataset.from_generator(
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            yield datasets.Dataset.from_generator(
                 rows,
                 features=datasets.Features(features),
                 gen_kwargs={"source": source},
                 cache_dir=scratch,
                 fingerprint=source.spec.fingerprint[:16],
-                split=datasets.NamedSplit(source.spec.split),
+                split=datasets.NamedSplit(_name_split(source.spec.split)),
             )
-            dataset.save_to_disk(output)
-    except OSError as error:
-        raise UsageError(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
         if bars_enabled:
             datasets.enable_progress_bars()
+
+
+def _name_split(split: str) -> str:
+    """Return a split's name as `datasets` takes it, which keeps "all" for itself."""
+    name = re.sub(r"\W", "_", split)
+    return "all_samples" if name == "all" else name
 
 
 def _features(source: Source, datasets: Any) -> dict[str, Any]:

@@ -112,6 +112,25 @@ def read_published_runs(results: Path) -> list[Run]:
     return _sort_by_time([read_published(path) for path in paths])
 
 
+def read_chosen(results: Path, *, with_reference: bool) -> list[Run]:
+    """Read the runs of a results folder, with its published results only on request.
+
+    Raises:
+        DataError: a file is damaged; the message names the file and the field.
+    """
+    return read_all(results) if with_reference else read_runs(results)
+
+
+def suggest_runs(results: Path) -> str:
+    """Say how to get runs where there are none: run a method, or ask for published results."""
+    hint = "make one with `personabench run`"
+    published = len(list(results.glob("reference/*.json")))
+    if published:
+        results_word = "result" if published == 1 else "results"
+        hint += f", or show the {published} published {results_word} with --with-reference"
+    return hint
+
+
 def read_all(results: Path) -> list[Run]:
     """Read runs and published results, oldest first; if a run is both, only the run."""
     runs = read_runs(results)

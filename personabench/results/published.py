@@ -138,7 +138,22 @@ def unpack(published: Published, path: Path) -> Vector:
         raise DataError(f"the scores in {path} are damaged ({error}); {_REMEDY}") from error
     if (len(scores.ids), hashlib.sha256(text).hexdigest()) != (published.count, published.sha256):
         raise DataError(f"the scores in {path} are not those that were published; {_REMEDY}")
+    uneven = _find_uneven(scores)
+    if uneven:
+        raise DataError(f"the scores in {path} are damaged ({uneven}); {_REMEDY}")
     return scores
+
+
+def _find_uneven(scores: Vector) -> str:
+    """Describe a column that has not one entry per sample; empty if there is none."""
+    count = len(scores.ids)
+    if len(scores.users) != count:
+        return f"{len(scores.users)} users for {count} samples"
+    for scorer, metrics in scores.values.items():
+        for metric, values in metrics.items():
+            if len(values) != count:
+                return f"{metric} ({scorer}) has {len(values)} values for {count} samples"
+    return ""
 
 
 def read(path: Path) -> Published:
@@ -197,14 +212,15 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     scores = score_vector(folder, spec.task)
     if not scores.ids and not summary.counters.get("unjudged"):
         raise UsageError(f"{folder.path} has no scores: its split has no references")
-    path = target / f"{name or _default_name(spec)}.json"
+    path = target / f"{name or default_name(spec)}.json"
     if _holds_other_run(path, spec.fingerprint):
         raise UsageError(f"{path} holds another run; choose another --name or delete it")
     _write(path, _encode(spec, summary, scores))
     return path
 
 
-def _default_name(spec: RunSpec) -> str:
+def default_name(spec: RunSpec) -> str:
+    """The name of a published file without its ending, unless another is chosen."""
     parts = (
         spec.task,
         spec.separation,

@@ -58,6 +58,7 @@ class Refresh:
         try:
             # Before the state is written: an interrupt in between begins the refresh again.
             shutil.rmtree(self._folder / "states", ignore_errors=True)
+            shutil.rmtree(self._folder / "artifacts" / "memory", ignore_errors=True)
             replace_text(self.path, to_json(state))
         except OSError as error:
             raise write_error(self.path, error) from error

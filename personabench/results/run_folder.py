@@ -40,6 +40,8 @@ from personabench.types import Call, Judgement, Prediction, Score, from_json, to
 
 T = TypeVar("T")
 
+RUN_FILE = "run.toml"
+
 
 class Profile(msgspec.Struct, frozen=True):
     """A line of `artifacts/profiles.jsonl`: a user's state and the calls that made it.
@@ -148,6 +150,13 @@ class RunFolder:
             if existing.fingerprint != spec.fingerprint:
                 raise UsageError(f"{self.path} belongs to another run; move it away")
         replace_text(path, to_json(spec))
+
+    def write_run_file(self, text: str) -> None:
+        """Write `run.toml`, the options of the command that works on the run."""
+        try:
+            replace_text(self.path / RUN_FILE, text.rstrip("\n"))
+        except OSError as error:
+            raise write_error(self.path / RUN_FILE, error) from error
 
     def close(self) -> None:
         """Close files and release the lock."""

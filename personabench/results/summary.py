@@ -77,6 +77,8 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     audit: str | None = None
     roles: dict[str, Role] = {}
     judge: str | None = None
+    judge_options: dict[str, Any] = {}
+    judge_prompt: str = ""
     judge_errors: int = 0
     time: str = ""
     versions: dict[str, str] = {}
@@ -137,6 +139,21 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     def complete(self) -> bool:
         """Whether no selected sample lacks an answer, or a judgement if the task has a judge."""
         return self.status == "complete"
+
+    @property
+    def judged_by(self) -> str:
+        """The judge as tables state it: model, options and version of the prompt; empty without."""
+        role = self.roles.get("judge")
+        if not self.judge or role is None:
+            return ""
+        words = [
+            value if isinstance(value, str) else f"{name}={value}"
+            for name, value in self.judge_options.items()
+            if name != "judge_prompt"
+        ]
+        if self.judge_prompt:
+            words.append(f"prompt {self.judge_prompt}")
+        return f"{role.model} ({', '.join(words)})" if words else role.model
 
     @property
     def title(self) -> str:

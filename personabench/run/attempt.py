@@ -16,9 +16,10 @@ import msgspec
 
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
+from personabench.api.shown import list_shown
 from personabench.api.task import JsonObject
 from personabench.models.roles import Caller, Role
-from personabench.types import Call, Prediction, Sample, Usage, to_json
+from personabench.types import Call, Prediction, Record, Sample, Usage, to_json
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Attempt:
         create_learning: creates the context of the method when it learns from feedback.
         windows: the windows that prompts were fitted to, by model that the method calls.
         profile: the key of the user's profile that the answer was made with.
+        history: the records that the method got, if a dialogue changed those of the sample.
         is_too_long: the server refused a prompt and said how long it may be.
     """
 
@@ -39,6 +41,7 @@ class Attempt:
     create_learning: Callable[[], Context]
     windows: Sequence[int | None]
     profile: str | None = None
+    history: tuple[Record, ...] | None = None
     is_too_long: bool = False
 
     # Most samples need neither, and there may be thousands a second.
@@ -64,6 +67,20 @@ class Attempt:
         """Notes of the method about its own work."""
         contexts = [caller for caller in self._callers if isinstance(caller, Context)]
         return {name: value for ctx in contexts for name, value in ctx.notes.items()}
+
+    def list_shown(self, sample: Sample) -> tuple[str, ...] | None:
+        """List the records that the model saw: those that the method cites, or those recognized.
+
+        None if the method cannot tell.
+        """
+        history = sample.history if self.history is None else self.history
+        cited = self.ctx.cited
+        if cited is None:
+            return list_shown(history, self.ctx.sent, sample)
+        if cited.record_ids is None:
+            return None
+        visible = {record.id for record in history}
+        return tuple(record_id for record_id in cited.record_ids if record_id in visible)
 
     def read_answer(self, answer: str) -> str:
         """Return the text that is scored: in a raw reading, the whole reply that the answer was.
@@ -97,6 +114,11 @@ class Attempt:
             # Calls of a simulator are listed, but they are no cost of the method.
             if isinstance(caller, Context):
                 method_calls += [call for call in caller.calls if not call.profiler]
+        # A record that holds the answer must not fall out of a window silently.
+        if "over_window" in flags and shown is not None:
+            lost = set(sample.evidence).difference(shown)
+            if lost:
+                flags["evidence_dropped"] = len(lost)
 
         usage = Usage(
             sum(call.input_tokens for call in method_calls),

@@ -61,7 +61,8 @@ class Audit:
         samples, users, records: the numbers read; total: the samples of the split.
         dated: the samples that have a time, before records that have one.
         defects: every kind of defect that the data could have, those without cases included.
-        leaks: what the task itself reports of its data.
+        leaks: leaks that the task itself reports of its data.
+        counts: facts that the task reports of its data, which are no leaks.
     """
 
     source: str
@@ -72,6 +73,7 @@ class Audit:
     dated: int
     defects: Sequence[Defect]
     leaks: Sequence[str] = ()
+    counts: Sequence[str] = ()
     seconds: float = 0.0
 
     def count(self, name: str) -> int:
@@ -137,7 +139,12 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
     auditor.search_histories(positions)
     complete = len(positions) == len(dataset.index())
     auditor.compare_users()
-    leaks = task.audit(dataset) if complete and isinstance(task, Audited) else []
+    leaks: Sequence[str] = ()
+    counts: Sequence[str] = ()
+    if complete and isinstance(task, Audited):
+        leaks = task.audit(dataset)
+        # A task may be audited without deriving from Audited (see Interface).
+        counts = task.counts(dataset) if hasattr(task, "counts") else ()
     return Audit(
         source=dataset.source,
         samples=len(positions),
@@ -147,6 +154,7 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
         dated=auditor.dated,
         defects=list(auditor.defects()),
         leaks=leaks,
+        counts=counts,
         seconds=time.perf_counter() - started,
     )
 
@@ -490,4 +498,5 @@ def to_rows(result: Audit) -> dict[str, Any]:
             for defect in result.defects
         ],
         "leaks": list(result.leaks),
+        "counts": list(result.counts),
     }

@@ -284,6 +284,7 @@ class DryRunClient(Client):
         self.style = FillerStyle()
         self.records_of = lambda user: ()
         self.owed = 0
+        self.over_window = 0
         self.has_repeated = False
         self._refused: dict[str | int, Response] = {}
 

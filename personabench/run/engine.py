@@ -24,11 +24,11 @@ from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
+from personabench.api.memory import Memory
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
 from personabench.api.prompts import Prompts
-from personabench.api.shown import list_shown
 from personabench.api.task import Task
 from personabench.errors import (
     BackendError,
@@ -218,7 +218,11 @@ class Engine:
         if owed:
             with watch_loop(self.block_limit):
                 await self._prepare(owed)
-                await self._run_workers(owed)
+                try:
+                    await self._run_workers(owed)
+                finally:
+                    if isinstance(self.method, Memory):
+                        await self.method.close()
 
         return not self.progress.stopping
 
@@ -331,6 +335,7 @@ class Engine:
 
     async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         async def reply(variant: Sample) -> str:
+            attempt.history = variant.history
             answer, _ = await self._answer(variant, attempt)
             return encodable(require_text(answer))
 
@@ -431,7 +436,7 @@ class Engine:
                 attempt.ctx.flag("empty_output")
             if attempt.notes:
                 interaction = plain({**interaction, "method": attempt.notes})
-            shown = list_shown(sample.history, attempt.ctx.sent, sample)
+            shown = attempt.list_shown(sample)
         except BackendError as failure:
             error = str(failure)
             if not comes_from_models(failure):

@@ -21,6 +21,7 @@ from personabench.api.judged import JudgedTask, judge_params, judged_metrics
 from personabench.errors import BackendError, UsageError
 from personabench.metrics.judges.panel import (
     PASS,
+    PEOPLE,
     Column,
     Cost,
     Panel,
@@ -54,6 +55,7 @@ class PanelOptions:
         prompts: values of the task's option for the judge's wording; empty for the run's own.
         vague: judge vague answers as well.
         limit: the number of answers of each run, in file order; None for all.
+        labels: human scores of answers, 0 to 1, by fingerprint and sample id, beside the judges.
     """
 
     judges: Sequence[tuple[str, BackendOptions]]
@@ -63,6 +65,7 @@ class PanelOptions:
     concurrency: int | None = None
     limit: int | None = None
     vague: bool = False
+    labels: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -85,6 +88,7 @@ async def judge_panel(folders: Sequence[RunFolder], options: PanelOptions) -> Pa
         KeyboardInterrupt: interrupted; finished judgements are on disk.
     """
     runs = [_open_run(folder, options.limit) for folder in folders]
+    people = [_read_labels(run, options.labels) for run in runs if options.labels]
     if len({run.task.name for run in runs}) > 1:
         raise UsageError("a panel needs runs of one task")
     variants = _list_variants(runs[0].task, options.prompts)
@@ -94,6 +98,8 @@ async def judge_panel(folders: Sequence[RunFolder], options: PanelOptions) -> Pa
     costs: dict[Column, list[Call]] = {}
     vague: list[Vague] = []
     vague_answers: dict[str, str] = {}
+    vague_calls: dict[Column, list[Call]] = {}
+    writing: Cost | None = None
     async with contextlib.AsyncExitStack() as stack:
         cache = None
         if options.cache != "off":
@@ -104,7 +110,8 @@ async def judge_panel(folders: Sequence[RunFolder], options: PanelOptions) -> Pa
                 _open_judge(backend_name, backend_options, options, cache)
             )
             if options.vague and not vague_answers:
-                vague_answers = await _write_vague_answers(runs[0], client)
+                vague_answers, calls = await _write_vague_answers(runs[0], client)
+                writing = _add_up(Column(client.backend.identity["name"]), calls)
             for prompt in variants:
                 column = Column(client.backend.identity["name"], prompt)
                 calls = costs.setdefault(column, [])
@@ -113,10 +120,13 @@ async def judge_panel(folders: Sequence[RunFolder], options: PanelOptions) -> Pa
                     verdicts.append(await _judge_run(run, variant, client, column, metric, calls))
                 if vague_answers:
                     variant = _with_prompt(runs[0].task, prompt)
-                    vague.append(
-                        await _judge_vague(runs[0], variant, vague_answers, client, column, metric)
+                    counts, calls = await _judge_vague(
+                        runs[0], variant, vague_answers, client, column, metric
                     )
+                    vague.append(counts)
+                    vague_calls[column] = calls
 
+    verdicts += people
     written = [answer for answer in vague_answers.values() if answer]
     return Panel(
         metric.name,
@@ -126,7 +136,26 @@ async def judge_panel(folders: Sequence[RunFolder], options: PanelOptions) -> Pa
         [_add_up(column, calls) for column, calls in costs.items()],
         vague,
         len(vague_answers) - len(written),
+        [_add_up(column, calls) for column, calls in vague_calls.items()],
+        writing,
     )
+
+
+def _read_labels(run: _Answers, labels: Mapping[str, Mapping[str, float]]) -> Verdicts:
+    """Human labels of a run's answers as the verdicts of one more judge.
+
+    Raises:
+        UsageError: a label is no score from 0 to 1.
+    """
+    index = run.dataset.index()
+    answered = [index[position][0] for position in run.positions]
+    scores = labels.get(run.folder.spec().fingerprint, {})
+    for sample_id, score in scores.items():
+        if not 0 <= score <= 1:
+            raise UsageError(f"--labels: the label of {sample_id} is {score:g}, expected 0 to 1")
+    known = {name: scores[name] for name in answered if name in scores}
+    mean = sum(known.values()) / len(known) if known else None
+    return Verdicts(run.name, Column(PEOPLE), mean, known, len(answered) - len(known))
 
 
 def _open_run(folder: RunFolder, limit: int | None) -> _Answers:
@@ -259,8 +288,9 @@ def _aggregate(metric: Metric, values: Sequence[float | list[float]]) -> float |
     return None if math.isnan(score) else score
 
 
-async def _write_vague_answers(run: _Answers, client: Client) -> dict[str, str]:
-    """A vague answer for each sample; empty for one that holds its gold."""
+async def _write_vague_answers(run: _Answers, client: Client) -> tuple[dict[str, str], list[Call]]:
+    """A vague answer for each sample, empty for one that holds its gold, and the calls."""
+    calls: list[Call] = []
 
     async def write(position: int) -> tuple[str, str]:
         sample = run.dataset.load(position)
@@ -268,9 +298,10 @@ async def _write_vague_answers(run: _Answers, client: Client) -> dict[str, str]:
         answer = await write_vague_answer(
             writer, sample.stimulus or sample.input, sample.references
         )
+        calls.extend(writer.calls)
         return sample.id, answer
 
-    return dict(await asyncio.gather(*map(write, run.positions)))
+    return dict(await asyncio.gather(*map(write, run.positions))), calls
 
 
 async def _judge_vague(
@@ -280,13 +311,17 @@ async def _judge_vague(
     client: Client,
     column: Column,
     metric: Metric,
-) -> Vague:
+) -> tuple[Vague, list[Call]]:
+    calls: list[Call] = []
+
     async def judge(sample: Sample, answer: str) -> float | list[float] | None:
         role = Role("judge", client, sample.user_id, judging.JUDGE_SEED, sample.id)
         try:
             values = await task.assess(sample, answer, {}, role)
         except BackendError:
             return None
+        finally:
+            calls.extend(role.calls)
         if values is None:
             return None
         return task.measure_interaction({}, values, sample).get(metric.name)
@@ -299,7 +334,7 @@ async def _judge_vague(
     results = [_aggregate(metric, [value]) for value in judged]
     scores = [score for score in results if score is not None]
     passed = sum(score >= PASS for score in scores)
-    return Vague(column, passed, len(scores), missing=len(values) - len(judged))
+    return Vague(column, passed, len(scores), missing=len(values) - len(judged)), calls
 
 
 def _add_up(column: Column, calls: Sequence[Call]) -> Cost:

@@ -43,13 +43,29 @@ def active_roles(task: Task, named: Sequence[RoleName]) -> tuple[RoleName, ...]:
 
 def judge_key(task: Task, identity: Mapping[str, str]) -> str:
     """Identify a judge: SHA-256 of its model, its options, and the task's source and version."""
-    params = dataclasses.asdict(task.params)
-    options = {name: params[name] for name in judge_params(task)}
+    options = judge_options(task)
     source = [task.name, source_hash(type(task)), task.version]
     content = judge_content(task)
     # Left out if it is empty, so that judges of tasks without it keep their keys.
     further = {"content": content} if content else {}
     return digest({"judge": dict(identity), "task": source, "params": options, **further})
+
+
+def judge_options(task: Task) -> dict[str, Any]:
+    """The options of a task that only its judge reads."""
+    params = dataclasses.asdict(task.params)
+    return {name: params[name] for name in judge_params(task)}
+
+
+def prompt_version(task: Task) -> str:
+    """Version of a judge's prompt, in 8 characters: the hash that the task states, or its source's.
+
+    The source holds the prompt, so that a changed prompt is always another version.
+    """
+    stated = judge_options(task).get("judge_prompt")
+    if stated:
+        return str(stated)[:8]
+    return digest([source_hash(type(task)), judge_content(task)])[:8]
 
 
 def answer_key(prediction: Prediction) -> str:

@@ -47,6 +47,9 @@ class Options:
         roles: backend and options of the simulator, the judge and the profiler; the model under
             test plays a role that is not named.
         command: the command as it was typed, without secrets; empty for other callers.
+        run_file: the options that were given, as a run file, without secrets; empty for other
+            callers.
+        environment: a line about options that came from the environment; empty if none did.
         rubric: the criteria by which a judge scores the answers of text tasks; None for none.
         prices: money per million tokens, by model; max_cost: the budget of the whole command.
         card: where imported answers come from; None for runs of a model.
@@ -75,6 +78,8 @@ class Options:
     cache: Policy = "use"
     metrics: Sequence[str] = ()
     command: str = ""
+    run_file: str = ""
+    environment: str = ""
     rubric: Rubric | None = None
     roles: Mapping[RoleName, tuple[str, BackendOptions]] = dataclasses.field(default_factory=dict)
     prices: Prices = dataclasses.field(default_factory=dict)

@@ -43,6 +43,7 @@ class RunPlan(Work):
 
     Attributes:
         owed: samples without a prediction.
+        over_window: those whose history does not fit the model's window.
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
         ways: the ways that the run may go, which bound it.
     """
@@ -51,6 +52,7 @@ class RunPlan(Work):
     method: str = ""
     model: str = ""
     owed: int = 0
+    over_window: int = 0
     changed: dict[str, Any] = field(default_factory=dict)
     ways: Sequence[Work] = ()
 
@@ -69,13 +71,18 @@ class RunPlan(Work):
             "method": self.method,
             "model": self.model,
             "owed": self.owed,
+            "over_window": self.over_window,
             "changed": self.changed,
         }
         for name, amount in _AMOUNTS.items():
             row[name] = self.least(amount)
             row[f"{name}_at_most"] = self.most(amount)
         fewest = min(self.ways, key=lambda way: way.total)
-        row |= {"calls_by_phase": fewest.calls, "cached": fewest.cached}
+        row |= {
+            "calls_by_phase": fewest.calls,
+            "calls_expected": self.calls,
+            "cached": fewest.cached,
+        }
 
         amounts = [way.price(prices) for way in self.ways]
         known = [amount for amount in amounts if amount is not None]
@@ -206,6 +213,9 @@ class _DryRunner:
                     raise KeyboardInterrupt
                 if engine.progress.failed and change is None:
                     raise _samples_fail(job, engine.progress.failed, output)
+                client.over_window = sum(
+                    "over_window" in prediction.flags for prediction in output.iter_predictions()
+                )
                 if job.judge:
                     waiting = [] if sample_id else _unjudged_answers(job, engine, owed, output)
                     positions = sorted([*owed, *waiting])
@@ -339,6 +349,7 @@ def _describe_plan(job: runner.ResolvedRun, client: DryRunClient) -> RunPlan:
         method=job.spec.method,
         model=job.spec.model["name"],
         owed=client.owed,
+        over_window=client.over_window,
         changed=changed,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.guard import TRACEBACKS
+from personabench.api.memory import Memory
 from personabench.api.method import Method, State
 from personabench.api.shown import list_shown
 from personabench.errors import BackendError
@@ -25,10 +26,13 @@ from personabench.models.client import Client
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.run.attempt import comes_from_models, plain
+from personabench.run.ingestion import Ingestion
 from personabench.types import Call, Phase, Sample, User
 
 REMEMBERED_USERS = 4096
 """Users whose profiles are held in memory; samples are ordered by user, so few return."""
+REMEMBERED_MEMORIES = 32
+"""The same for memories, whose states are as long as the history."""
 
 
 class Profiles:
@@ -66,6 +70,18 @@ class Profiles:
         self._upcoming: Sequence[int] = ()
         self._next = 0
         self._last_user = ""
+        self._ingestion: Ingestion | None = None
+        self._remembered = REMEMBERED_USERS
+        if isinstance(method, Memory):
+            self._remembered = REMEMBERED_MEMORIES
+            self._ingestion = Ingestion(
+                method=method,
+                folder=folder,
+                client=client,
+                new_context=lambda user: new_context("profile", user),
+                recorded=self._read_recorded,
+                stored=self._stored,
+            )
 
     @property
     def tasks(self) -> list[asyncio.Task[State]]:
@@ -74,7 +90,9 @@ class Profiles:
 
     def start(self, positions: Sequence[int], skip_lines: int) -> None:
         """Prepare for samples; the first `skip_lines` profiles on disk are older than a refresh."""
-        self._recorded = self._folder.profile_offsets(skip_lines)
+        # The state behind an opaque one is gone with the process that made it.
+        is_opaque = isinstance(self._method, Memory) and self._method.opaque
+        self._recorded = {} if is_opaque else self._folder.profile_offsets(skip_lines)
         self._upcoming = positions
 
     async def get(self, view: Sample) -> tuple[str | None, State]:
@@ -122,56 +140,77 @@ class Profiles:
         """
         shown = list_shown(user.history, ctx.sent) if key else None
         profile = Profile(user.id, key, state, tuple(ctx.calls), ctx.flags, shown=shown)
+        self._keep(profile, ctx.is_storable)
+
+    def _keep(self, profile: Profile, is_storable: bool) -> None:
         # A profile of empty or truncated replies serves this run only: the next one tries again.
-        if key and ctx.is_storable and self._cache is not None and self._client.policy != "off":
+        may_store = self._cache is not None and self._client.policy != "off"
+        if profile.key and is_storable and may_store:
             artifact = {
-                "state": state,
+                "state": profile.state,
                 "calls": profile.calls,
                 "flags": profile.flags,
-                "shown": shown,
+                "shown": profile.shown,
             }
-            self._cache.put_artifact(key, artifact)
+            assert self._cache is not None
+            self._cache.put_artifact(profile.key, artifact)
         self._append(profile)
 
     def _task_for(self, view: Sample) -> tuple[str, asyncio.Task[State]]:
         user = User(view.user_id, self._method.visible(view))
-        key = self._key(user)
+        keys = self._list_keys(user)
+        key = keys[-1]
         if key in self._tasks:
             return key, self._tasks[key]
 
-        task = asyncio.create_task(self._make(key, user), name="profile")
+        task = asyncio.create_task(self._make(keys, user), name="profile")
         self._tasks[key] = task
         self._in_progress.add(task)
         task.add_done_callback(self._in_progress.discard)
-        while len(self._tasks) > REMEMBERED_USERS:
+        while len(self._tasks) > self._remembered:
             self._tasks.popitem(last=False)
         return key, task
 
+    def _list_keys(self, user: User) -> list[str]:
+        """The key of a user's profile, after those of the states on the way to it."""
+        if self._ingestion is None:
+            return [self._key(user)]
+        assert isinstance(self._method, Memory)
+        retrieval = self._method.retrieval_params
+        params = {name: value for name, value in self._spec.params.items() if name not in retrieval}
+        return self._ingestion.list_keys(user, self._identify(params))
+
     def _key(self, user: User) -> str:
         """The hash of everything that determines a user's profile."""
-        spec = self._spec
-        needs_population = "population" in self._method.requirements()
-        method = [spec.method, spec.method_hash, self._method.version, spec.params]
-        # Left out when unset, as in `_task_identity`.
-        if spec.prompts is not msgspec.UNSET and not spec.profiler:
-            method.append(spec.prompts)
         return digest(
             {
                 # Another word than in earlier versions, whose states may hold a model's thoughts.
                 "artifact": "profile of answers",
-                "method": method,
-                "task": self._task_identity(),
-                # A profile of the profiler serves every model under test.
-                "model": spec.profiler or spec.model,
-                # Methods see answers only, however these are scored.
-                "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
-                "seed": spec.seed,
-                "window": None if spec.profiler else spec.window,
-                "population": spec.data_hash if needs_population else None,
+                **self._identify(self._spec.params),
                 "user": user.id,
                 "history": user.history,
             }
         )
+
+    def _identify(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """All that determines profiles beside the user."""
+        spec = self._spec
+        needs_population = "population" in self._method.requirements()
+        method = [spec.method, spec.method_hash, self._method.version, params]
+        # Left out when unset, as in `_task_identity`.
+        if spec.prompts is not msgspec.UNSET and not spec.profiler:
+            method.append(spec.prompts)
+        return {
+            "method": method,
+            "task": self._task_identity(),
+            # A profile of the profiler serves every model under test.
+            "model": spec.profiler or spec.model,
+            # Methods see answers only, however these are scored.
+            "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
+            "seed": spec.seed,
+            "window": None if spec.profiler else spec.window,
+            "population": spec.data_hash if needs_population else None,
+        }
 
     def _task_identity(self) -> list[Any]:
         spec = self._spec
@@ -181,13 +220,20 @@ class Profiles:
             identity.append(spec.tokenizer)
         return identity
 
-    async def _make(self, key: str, user: User) -> State:
-        if key in self._recorded:
-            return self._folder.profile(self._recorded[key]).state
-        stored = self._stored(key, user)
+    async def _make(self, keys: Sequence[str], user: User) -> State:
+        key = keys[-1]
+        recorded = self._read_recorded(key)
+        if recorded is not None:
+            return recorded.state
+        is_opaque = isinstance(self._method, Memory) and self._method.opaque
+        stored = None if is_opaque else self._stored(key, user.id)
         if stored is not None:
             self._append(stored)
             return stored.state
+        if self._ingestion is not None:
+            profile, is_storable = await self._ingestion.ingest(user, keys)
+            self._keep(profile, is_storable)
+            return profile.state
 
         ctx = self._new_context("profile", user.id)
         try:
@@ -200,7 +246,12 @@ class Profiles:
         self._client.finish(ctx.work)
         return state
 
-    def _stored(self, key: str, user: User) -> Profile | None:
+    def _read_recorded(self, key: str) -> Profile | None:
+        """A profile that this run has made."""
+        offset = self._recorded.get(key)
+        return None if offset is None else self._folder.profile(offset)
+
+    def _stored(self, key: str, user_id: str) -> Profile | None:
         """A profile made by an earlier run."""
         if self._cache is None or self._client.policy not in ("use", "only"):
             return None
@@ -212,7 +263,7 @@ class Profiles:
         # Profiles that earlier versions stored do not say what they were made from.
         shown = artifact.get("shown")
         return Profile(
-            user.id,
+            user_id,
             key,
             artifact["state"],
             calls,

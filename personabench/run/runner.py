@@ -29,7 +29,7 @@ from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
 from personabench.run.first_contact import learn_dialects
-from personabench.run.judging import judge, unjudged
+from personabench.run.judging import judge, judge_options, prompt_version, unjudged
 from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.progress import Progress
@@ -160,7 +160,11 @@ async def _execute(
     """Execute a run whose folder is started."""
     try:
         write_shard_file(job.folder, options, job.task)
+        if options.run_file:
+            job.folder.write_run_file(options.run_file)
         with _logged(log):
+            if options.environment:
+                _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log).execute()
     finally:
         job.folder.close()
@@ -337,6 +341,8 @@ class _Execution:
             audit=job.audit.summary if job.audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
+            judge_options=judge_options(job.task) if job.judge else {},
+            judge_prompt=prompt_version(job.task) if job.judge else "",
             judge_errors=self.judging.failed,
             time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             versions=versions(),

@@ -206,7 +206,8 @@ class _Scoring:
         if prediction.shown is not None:
             retrieval = self.task.measure_retrieval(sample, prediction.shown)
         elif sample.evidence:
-            # Made by an earlier version: the metrics of evidence leave this sample out.
+            # Made by an earlier version, or by a memory that does not know the sources of its
+            # items: the metrics of evidence leave this sample out.
             self.counters["shown_unknown"] += 1
 
         judged_values = None if judgement is None else judgement.values

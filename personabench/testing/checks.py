@@ -231,6 +231,8 @@ def _report_audit(result: Audit) -> Iterator[Finding]:
             yield Finding(f"{defect.count} of {defect.of} {defect.unit} {defect.what}", None)
     leaks = "; ".join(result.leaks)
     yield Finding("no answer can be looked up in the data", not result.leaks, leaks)
+    for count in result.counts:
+        yield Finding(count, None)
 
 
 def _list_cases(defect: Defect) -> str:

@@ -56,7 +56,7 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     name = "locomo"
     title = "LoCoMo: questions about months of conversation"
     kind = "text"
-    offers = ("history", "population", "dates")
+    offers = ("history", "population", "dates", "evidence")
     source = "https://github.com/snap-research/locomo (arXiv 2402.17753)"
     licence = "CC BY-NC 4.0"
     default_split = "all"
@@ -255,6 +255,9 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
             yield to_json({"id": sample_id, "output": output}) + "\n"
 
     def audit(self, dataset: Dataset) -> list[str]:
+        return []
+
+    def counts(self, dataset: Dataset) -> list[str]:
         """Count evidence that names no turn of its conversation."""
         lost = sum(int(sample.hidden["lost"]) for sample in dataset.samples())
         return [f"{lost} marks of evidence name no turn and are left out"] if lost else []

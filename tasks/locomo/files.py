@@ -21,7 +21,7 @@ from personabench.errors import DataError
 from personabench.types import from_json
 
 FILE = "locomo10.json"
-_SESSION = re.compile(r"session_(\d+)")
+_SESSION = re.compile(r"session_(\d{1,9})", re.ASCII)
 _TURN_ID = re.compile(r"D:?(\d+):0*(\d+)")
 _DATE_FORMAT = "%I:%M %p on %d %B, %Y"
 
@@ -152,11 +152,12 @@ def _make_conversation(index: int, entry: _Entry, location: str) -> Conversation
 
 
 def _read_sessions(conversation: Mapping[str, Any], location: str) -> Iterator[Session]:
-    numbers = sorted(
-        int(match[1]) for match in map(_SESSION.fullmatch, conversation) if match is not None
-    )
-    for number in numbers:
-        key = f"session_{number}"
+    matches = [match for match in map(_SESSION.fullmatch, conversation) if match is not None]
+    keys = {int(match[1]): match[0] for match in matches}
+    if len(keys) < len(matches):
+        repeated = sorted(match[0] for match in matches if keys[int(match[1])] != match[0])
+        raise DataError(f"{location}: conversation.{repeated[0]} is a second session of its number")
+    for number, key in sorted(keys.items()):
         try:
             turns = msgspec.convert(conversation[key], list[_Turn])
         except msgspec.ValidationError as error:

@@ -103,23 +103,31 @@ def _mean(values: npt.NDArray[np.float64], categories: frozenset[int]) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
+def _count(values: npt.NDArray[np.float64], categories: frozenset[int]) -> int:
+    return int(np.isin(values[:, 0], list(categories)).sum())
+
+
 ANSWERABLE = frozenset({MULTI_HOP, TEMPORAL, OPEN_DOMAIN, SINGLE_HOP})
+
+
+def _make_metric(name: str, categories: frozenset[int]) -> Metric:
+    return Metric(
+        name,
+        aggregate=partial(_mean, categories=categories),
+        size=partial(_count, categories=categories),
+    )
 
 
 def make_metrics(prefix: str, overall: frozenset[int] = ANSWERABLE) -> tuple[Metric, ...]:
     """Make the metric over `overall` and those of the categories."""
-    means = [Metric(prefix, aggregate=partial(_mean, categories=overall))]
+    means = [_make_metric(prefix, overall)]
     for category in sorted(CATEGORIES):
         if category in ANSWERABLE:
-            name = f"{prefix}-{CATEGORIES[category]}"
-            means.append(Metric(name, aggregate=partial(_mean, categories=frozenset({category}))))
+            means.append(_make_metric(f"{prefix}-{CATEGORIES[category]}", frozenset({category})))
     return tuple(means)
 
 
-METRICS = (
-    *make_metrics("f1"),
-    Metric("adversarial", aggregate=partial(_mean, categories=frozenset({ADVERSARIAL}))),
-)
+METRICS = (*make_metrics("f1"), _make_metric("adversarial", frozenset({ADVERSARIAL})))
 JUDGED_METRICS = make_metrics("judged")
 
 

@@ -61,7 +61,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     name = "longmemeval"
     title = "LongMemEval: questions about a user's sessions with an assistant"
     kind = "text"
-    offers = ("history", "dates")
+    offers = ("history", "dates", "evidence")
     source = "https://github.com/xiaowu0162/LongMemEval (arXiv 2410.10813)"
     licence = "MIT"
     default_split = "s"

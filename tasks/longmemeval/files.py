@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -186,7 +187,13 @@ def _read_time(value: str, location: str) -> str:
         DataError: the date has another form.
     """
     match = _DATE.fullmatch(value.strip())
-    if match is None:
-        raise DataError(f"{location}: date is '{value}', expected one such as 2023/05/30 23:40")
-    year, month, day, hour, minute = match.groups()
-    return f"{year}-{month}-{day}T{hour}:{minute}"
+    try:
+        if match is None:
+            raise ValueError
+        year, month, day, hour, minute = map(int, match.groups())
+        date = datetime(year, month, day, hour, minute)
+    except ValueError as error:
+        raise DataError(
+            f"{location}: date is '{value}', expected one such as 2023/05/30 23:40"
+        ) from error
+    return date.isoformat(timespec="minutes")

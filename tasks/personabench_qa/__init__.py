@@ -65,7 +65,7 @@ class PersonaBenchQA(Task, Audited, Downloadable):
     name = "personabench_qa"
     title = "PersonaBench (Salesforce, arXiv 2502.20616): questions about private documents"
     kind = "text"
-    offers = ("history", "population", "dates")
+    offers = ("history", "population", "dates", "evidence")
     source = "https://github.com/SalesforceAIResearch/personabench (arXiv 2502.20616)"
     licence = "CC BY-NC-SA 4.0"
     default_split = "all"
@@ -207,13 +207,18 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         return values
 
     def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
-        """Score the five best documents, the best choice of alternative segments counts."""
+        """Score the five best documents, and all; the best choice of alternative segments counts.
+
+        `evidence-recall` is over all shown documents, the retrieval scores over the first five.
+        """
         segments = _decode(sample, "segments")
+        values = dict(super().measure_retrieval(sample, shown))
         # Documents of another person may have ids like these, but they hold no answer.
         if not segments or not shown or sample.history_owner:
-            return {}
+            return values
+        values["evidence-recall"] = private_qa.score_retrieval(segments, shown, len(shown)).recall
         score = private_qa.score_retrieval(segments, shown)
-        return {"retrieval-recall": score.recall, "retrieval-ndcg": score.ndcg}
+        return {**values, "retrieval-recall": score.recall, "retrieval-ndcg": score.ndcg}
 
     def audit(self, dataset: Dataset) -> list[str]:
         """List questions without a gold segment."""

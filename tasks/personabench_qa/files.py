@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -204,11 +205,17 @@ def read_time(value: object, location: str) -> str:
         DataError: the time has another form.
     """
     match = _TIME.fullmatch(str(value))
-    if match is None or match[2] not in _MONTHS:
-        raise DataError(f"{location}: time is {value!r}, expected one such as 2023/Feb/03/09:05 PM")
-    year, month, day, hour, minute, half = match.groups()
-    hours = int(hour) % 12 + (12 if half == "PM" else 0)
-    return f"{year}-{_MONTHS[month]:02d}-{int(day):02d}T{hours:02d}:{minute}"
+    try:
+        if match is None or not 1 <= int(match[4]) <= 12:
+            raise ValueError
+        year, month, day, hour, minute, half = match.groups()
+        hours = int(hour) % 12 + (12 if half == "PM" else 0)
+        date = datetime(int(year), _MONTHS[month], int(day), hours, int(minute))
+    except (ValueError, KeyError) as error:
+        raise DataError(
+            f"{location}: time is {value!r}, expected one such as 2023/Feb/03/09:05 PM"
+        ) from error
+    return date.isoformat(timespec="minutes")
 
 
 def _make_question(question: _Question, golds: Mapping[str, Mapping[str, list[str]]]) -> Question:

@@ -21,12 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.api import defaults
+from personabench.api.context import Context
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
+from personabench.api.dialogue import Reply
 from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.rows import NoDataError
-from personabench.api.task import JsonObject, Task
+from personabench.api.task import JsonObject, Protocol, Task
 from personabench.api.wording import Rendered, Vocabulary
 from personabench.metrics.metric import Metric, Value
 from personabench.models.roles import Role
@@ -46,6 +48,8 @@ from personabench.types import Message, Record, Sample
 
 __all__ = ["PrefEval", "PrefEvalGen"]
 
+STATEMENT = "preference-0"
+ACKNOWLEDGMENT_TOKENS = 300
 ACKNOWLEDGMENT = "Thank you for telling me. I will keep it in mind."
 _TAG = re.compile(r"<choice>([^<]*)", re.IGNORECASE)
 _LETTER = re.compile(r"\b[A-D]\b")
@@ -72,17 +76,28 @@ class _PrefEval(Task, Downloadable):
                 conversations that imply it.
             turns: exchanges of filler between preference and question.
             topic: one of the twenty topics; all by default.
+            acknowledge: who replies to a stated preference: fixed is one neutral sentence, the same
+                for every model; model has the model under test reply, as the paper does, at one
+                call per row.
         """
 
         form: Form = "explicit"
         turns: int = 10
         topic: str = ""
+        acknowledge: Literal["fixed", "model"] = "fixed"
 
         def __post_init__(self) -> None:
+            if self.acknowledge == "model" and self.form != "explicit":
+                raise ValueError("acknowledge=model goes with form=explicit, a stated preference")
             if self.turns < 0:
                 raise ValueError("turns is the number of exchanges of filler, 0 or more")
 
     params: Params
+
+    @property
+    def protocol(self) -> Protocol:  # type: ignore[override]
+        """A dialogue if the model under test replies to the preference first."""
+        return "dialogue" if self.params.acknowledge == "model" else "static"
 
     def open(self, split: str, data: Path | None) -> Dataset:
         dataset = super().open(split, data)
@@ -126,6 +141,27 @@ class _PrefEval(Task, Downloadable):
             evidence=evidence,
         )
         return self._complete(sample, row)
+
+    async def converse(
+        self, sample: Sample, reply: Reply, ctx: Context, simulator: Role
+    ) -> tuple[str, JsonObject]:
+        """Have the model under test reply to the stated preference, then answer the question.
+
+        No simulator is named for this task, so its role is played by the model under test, and the
+        call is no cost of the method.
+        """
+        history = []
+        acknowledgment = ""
+        for record in sample.history:
+            if record.id == STATEMENT:
+                statement = Message("user", record.stimulus or "")
+                acknowledgment = await simulator.complete(
+                    (statement,), max_tokens=ACKNOWLEDGMENT_TOKENS
+                )
+                record = msgspec.structs.replace(record, response=acknowledgment.strip())
+            history.append(record)
+        answer = await reply(msgspec.structs.replace(sample, history=tuple(history)))
+        return answer, {"acknowledgment": acknowledgment}
 
     @abstractmethod
     def _complete(self, sample: Sample, row: Row) -> Sample:
@@ -179,7 +215,7 @@ class PrefEval(_PrefEval):
     name = "prefeval"
     title = "PrefEval: which reply respects a preference stated turns ago?"
     kind = "category"
-    offers = ("history", "options", "preference")
+    offers = ("history", "options", "preference", "evidence")
     max_tokens = 32
     words = Vocabulary(
         person="user",
@@ -233,7 +269,7 @@ class PrefEvalGen(_PrefEval, JudgedTask):
     name = "prefeval_gen"
     title = "PrefEval: write a reply that respects a preference stated turns ago"
     kind = "text"
-    offers = ("history", "preference")
+    offers = ("history", "preference", "evidence")
     max_tokens = 300
     roles = ("judge",)
     judge_params = ("questions", "judge_prompt")

@@ -37,6 +37,8 @@ GOLDEN = {
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
     "personamem": "ae7b7b4b234652d0",
+    "personamem_v2": "c76d85600ae6af5c",
+    "personamem_v2_gen": "c76d85600ae6af5c",
     "prefdisco": "4cf9758fcf0b099c",
     "prefdisco_warm": "4cf9758fcf0b099c",
     "prelude_email": "611a3d99134cee44",
@@ -44,8 +46,9 @@ GOLDEN = {
     "reviews": "4d3d9ce6ebf4814b",
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
-# PRELUDE draws trajectories by position, LoCoMo numbers its questions, PrefEval's files share rows.
-ORDERED = (*PRELUDE, "locomo", "prefeval", "prefeval_gen")
+# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions, and
+# PrefEval's files share rows.
+ORDERED = (*PRELUDE, "locomo", "personamem_v2", "personamem_v2_gen", "prefeval", "prefeval_gen")
 # Not every file of their example data is read, and all that is read is hashed as samples.
 HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen")
 
@@ -163,7 +166,7 @@ def is_read(name: str, path: Path) -> bool:
     if name in PRELUDE:
         sources = {sample.hidden["source"] for sample in open_task(name).samples()}
         return path.stem in {name.removeprefix("prelude_"), *sources}
-    return path.stem != "val"
+    return path.stem != "val" and "128k" not in path.name
 
 
 @pytest.mark.parametrize(

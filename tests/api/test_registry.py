@@ -172,7 +172,7 @@ def test_entry_points_replace_built_ins_and_broken_ones_fail_only_when_loaded(
         EntryPoint("bad", "plugged_badly:Bad", group),
     ]
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: points if group.endswith("methods") else []
+        registry, "_find_entry_points", lambda kind: points if kind == "method" else []
     )
     assert registry.load_class("method", "rag").__name__ == "Shout"
     assert {"bad", "none"} <= registry.list_entries("method").keys()
@@ -199,7 +199,7 @@ def test_an_entry_point_names_a_class_that_has_no_name(
         EntryPoint("other", "unnamed_plugin:Other", group),
     ]
     monkeypatch.setattr(
-        registry, "entry_points", lambda group: points if group.endswith("methods") else []
+        registry, "_find_entry_points", lambda kind: points if kind == "method" else []
     )
     assert registry.load_class("method", "bare").name == "bare"
     with pytest.raises(

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,10 +98,79 @@ def test_judges_and_wordings_are_compared_and_kept(personabench: Command, judges
     assert {column["missing"] for column in report["vague"]} == {0}
     assert {verdict["unjudged"] for verdict in report["verdicts"]} == {0}
 
+    assert report["vague_writing"]["calls"] > 0
+    costs = {(c["column"]["judge"], c["column"]["prompt"]): c for c in report["vague_costs"]}
+    assert costs.keys() == columns.keys() and costs["hard", "strict"]["calls"] > 0
+
     calls = len(judges.bodies)
     text = personabench(*panel)
+    assert "kind, writing vague answers: " in text.out
+    assert "hard (strict), vague answers: " in text.out
     assert "#1" in text.out and "vague answers" in text.out and "verdicts differ" in text.out
     assert len(judges.bodies) == calls, "judgements are kept, and the model is never called"
+
+
+def test_human_labels_stand_beside_the_judges(
+    personabench: Command, judges: Judges, tmp_path: Path
+) -> None:
+    rows = personabench(*RUN, "-m", "none,rag", "--json").json
+    lines = Path(rows[0]["folder"], "predictions.jsonl").read_text().splitlines()
+    names = [json.loads(line)["sample_id"] for line in lines]
+    labels = [{"id": name, "label": number % 2} for number, name in enumerate(names[:6])]
+    labels.append({"id": names[6], "label": None})
+    labels.append({"id": names[7], "label": 1, "run": rows[1]["fingerprint"][:8]})
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, labels)))
+    panel = (
+        *("judge-panel", *(row["folder"] for row in rows), "--judges", "openai:kind"),
+        *("--judge-base-url", judges.url, "--labels", str(path)),
+    )
+    report = personabench(*panel, "--json").json
+    people = [v for v in report["verdicts"] if v["column"]["judge"] == "labels"]
+    assert [len(verdict["scores"]) for verdict in people] == [6, 7]
+    assert [verdict["score"] for verdict in people] == [0.5, pytest.approx(4 / 7)]
+    (agreement,) = report["agreements"]
+    assert agreement["second"]["judge"] == "labels" and agreement["flips"] > 0
+    text = personabench(*panel)
+    assert "6 answers have a human label" in text.out and "kind and labels: " in text.out
+
+    path.write_text(json.dumps({"id": names[0], "label": 7}))
+    beyond = personabench(*panel)
+    assert beyond.code == 2 and "expected 0 to 1" in beyond.err
+    path.write_text(json.dumps({"id": "nobody", "label": 1}))
+    unknown = personabench(*panel)
+    assert unknown.code == 2 and "no label is of an answer of these runs" in unknown.err
+
+
+def test_a_leaderboard_states_its_judge_and_marks_rows_that_change_their_rank(
+    personabench: Command, judges: Judges
+) -> None:
+    judge = ("--judge-backend", "openai", "--judge-model", "kind", "--judge-base-url", judges.url)
+    rows = personabench(*RUN, "-m", "none,rag", *judge, "--json").json
+    version = rows[0]["judge_prompt"]
+    assert len(version) == 8 and rows[0]["judge_options"] == {"judge": "strict"}
+    panel = ("judge-panel", *(row["folder"] for row in rows), "--judge-base-url", judges.url)
+    personabench(*panel, "--judges", "openai:kind,openai:hard")
+    board = personabench("leaderboard", "-t", "locomo").out
+    assert f"judge kind (strict, prompt {version})" in " ".join(board.split())
+    assert "Ranks in judged are the same under every judge" in " ".join(board.split())
+
+    # Under one judge the stored scores of the panel are made to differ.
+    (path,) = Path("results", "panels").glob("*.json")
+    stored = json.loads(path.read_text())
+    first, second = stored["runs"].values()
+    first["scores"], second["scores"] = [0.9, 0.1], [0.5, 0.5]
+    path.write_text(json.dumps(stored))
+    marked = personabench("leaderboard", "-t", "locomo", "--json").json
+    assert [row["rank_changes"] for row in marked] == [True, True]
+    text = " ".join(personabench("leaderboard", "-t", "locomo").out.split())
+    assert "rag ‡" in text and "another rank in judged under another judge or prompt" in text
+
+    # A run whose answers are others than those that were judged is not marked.
+    first["predictions"] = "0" * 64
+    path.write_text(json.dumps(stored))
+    other = personabench("leaderboard", "-t", "locomo", "--json").json
+    assert not any("rank_changes" in row for row in other)
 
 
 def test_a_panel_refuses_what_it_cannot_judge(personabench: Command, judges: Judges) -> None:

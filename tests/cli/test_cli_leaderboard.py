@@ -129,10 +129,12 @@ def test_published_runs_are_on_the_board_and_compared(
         "publish", "last", "last", "--name", "x"
     )
     (tmp_path / "results" / "runs").rename(tmp_path / "elsewhere")
-    rows = {row["label"]: row for row in ran("leaderboard", "--json").json}
+    assert "or show the 2 published results with --with-reference" in refused("leaderboard")
+    ended = ran("leaderboard", "--with-reference", "--json")
+    rows = {row["label"]: row for row in ended.json}
     assert rows.keys() == {"user_mean", "none"} and all(row["published"] for row in rows.values())
     assert rows["user_mean"]["gain"] == runs["user_mean"]["gain"]
-    assert "Published results: user_mean, none." in ran("leaderboard").out
+    assert "Published results: user_mean, none." in ran("leaderboard", "--with-reference").out
     found = ran("compare", rows["user_mean"]["run"], rows["none"]["folder"], "--json").json
     assert found["metrics"]["MAE"]["gain"]["value"] == pytest.approx(rows["user_mean"]["gain"])
 

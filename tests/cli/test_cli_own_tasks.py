@@ -278,7 +278,7 @@ def test_reading_results_runs_nothing_of_them(
     for folder in planted.glob("runs"):
         folder.rename(planted / "elsewhere")
     for words in (["leaderboard", "--wide"], ["report"]):
-        assert personabench(*words, "--results", planted).code == 0
+        assert personabench(*words, "--with-reference", "--results", planted).code == 0
         assert not (tmp_path / "mark").exists(), words
 
 

@@ -19,7 +19,8 @@ from personabench.metrics import meteor
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
-    *("locomo", "longmemeval", "personabench_qa", "personamem", "prefdisco", "prefdisco_warm"),
+    *("locomo", "longmemeval", "personabench_qa", "personamem"),
+    *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "reviews"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
@@ -291,7 +292,7 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
             "check task",
             "check method",
         ),
-        *("cache stats", "cache why", "cache prune", "new method"),
+        *("cache stats", "cache why", "cache prune", "new method", "inspect memory"),
     ],
 )
 def test_every_verb_has_help_that_fits_its_line(

@@ -126,7 +126,10 @@ READERS = {
     "lock": [RUN],
 }
 RESULTS_FILES = {
-    "reference/x.json": [("leaderboard",), ("report", "-o", "x.html")],
+    "reference/x.json": [
+        ("leaderboard", "--with-reference"),
+        ("report", "--with-reference", "-o", "x.html"),
+    ],
     "cache.sqlite": [("cache", "stats"), ("show", "last", "310"), RUN],
     "runs": [("leaderboard",), ("list", "runs"), RUN],
     "statistics": [("leaderboard",)],

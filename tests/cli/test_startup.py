@@ -16,6 +16,7 @@ from personabench.cli.help import PANELS
 
 COMMANDS = (
     "run",
+    "init",
     "merge",
     "score",
     "leaderboard",
@@ -105,7 +106,7 @@ def read_help(folder: Path, *words: str) -> str:
 def test_help_of_run_groups_every_option_under_a_heading(tmp_path: Path) -> None:
     text = read_help(tmp_path, "run")
     headings = [line[:-1] for line in text.splitlines() if re.fullmatch(r"\w[\w ]+:", line)]
-    assert headings == list(PANELS)
+    assert headings == ["Arguments", *PANELS]
     assert text.index("Controls:") < text.index("--history") < text.index("Execution:")
 
 

@@ -24,7 +24,8 @@ from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
 from personabench.leaderboard.stats import Scores, holm
-from personabench.report.tables import gather, user_gains
+from personabench.report.groups import gather
+from personabench.report.user_scores import user_gains
 from personabench.results.index import Run
 from personabench.results.published import Vector, vector
 

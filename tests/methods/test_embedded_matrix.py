@@ -19,7 +19,11 @@ from personabench.run import runner
 from personabench.types import Sampling
 
 METHODS, TASKS = (
-    [entry for entry in registry.list_entries(kind).values() if entry.origin == "built-in"]
+    [
+        entry
+        for entry in registry.list_entries(kind).values()
+        if entry.origin == "built-in" and not entry.facts.get("served")
+    ]
     for kind in ("method", "task")
 )
 CELLS = matrix(METHODS, TASKS)

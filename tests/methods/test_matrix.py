@@ -40,13 +40,16 @@ TASKS = {
     if entry.origin == "built-in"
 }
 CELLS = matrix(METHODS.values(), TASKS.values())
+# They call a server of the user's, which has tests of its own.
+SERVED = {name for name, entry in METHODS.items() if entry.facts.get("served")}
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 
 
 def on(task: str, *fits: str) -> list[Cell]:
     """The cells of a task whose fit is one of these."""
-    return [cell for cell in CELLS if cell.task == task and cell.fit in fits]
+    cells = [cell for cell in CELLS if cell.task == task and cell.fit in fits]
+    return [cell for cell in cells if cell.method not in SERVED]
 
 
 def ran(
@@ -328,6 +331,8 @@ ONLINE = {
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
+    **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
+    "memoryos_like": 2,
     **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
 }
 

@@ -15,11 +15,15 @@ from personabench.testing import trial
 
 # The compact texts are those of the published reference results.  Another hash orphans these.
 COMPACT = {
+    "amem_like": "663bf29754f2235d53b52f5f9e6aa0a61654017edf02c260c9f45ca14add18ed",
     "cicl": "8cbb693fecc81d7fc4322ff42d667cb4f75162cda0f69f70fbbcc38595805f20",
     "cipher": "239180df846b4e4476af49b0dfe5a16d0cffba2e2c8e40d993f7610a03941044",
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
     "dpl": "490bef7cb8f1652d1be29e178684f15a3eb548b783e7c0c297fa5cecdbf69504",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
+    "mem0_like": "cadfcf76f09188d7543e84a8d36ad8778b3d8078ca290cb053c67481649a4484",
+    "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
+    "memoryos_like": "1eddc722700cf7c1f397adf0c6216ec2bbbc85d8ea78c5c80794a99368f16d83",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",

@@ -54,6 +54,7 @@ ELSEWHERE = {
         "rewrite",
     },
     "dpl": {"profile_of_cases", "free_difference"},
+    "memoryos_like": {"profile"},
 }
 
 

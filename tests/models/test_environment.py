@@ -161,6 +161,8 @@ def test_telemetry_is_off_unless_the_user_turned_it_on(monkeypatch: pytest.Monke
         "RAY_USAGE_STATS_ENABLED": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_ERROR_REPORTING": "false",
     }
 
 

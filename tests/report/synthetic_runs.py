@@ -100,9 +100,13 @@ def make(
     records: int = 6,
     words: int = 10,
     answer: Callable[[str, str], str] = plain,
+    flags: Callable[[str, str], dict[str, float]] = lambda method, sample: {},
     model: Mapping[str, str] = MODEL,
 ) -> None:
-    """Write a results folder of LaMP-4 runs; `answer(method, sample id)` is what the model said."""
+    """Write a results folder of LaMP-4 runs.
+
+    `answer(method, sample id)` is what the model said, `flags(method, sample id)` what was noted.
+    """
     data = _questions(results / "data", users, each, records)
     task = load_class("task", "lamp4")()
     dataset = task.open("user/dev", data)
@@ -153,7 +157,7 @@ def make(
                 user,
                 output,
                 output,
-                {},
+                flags(method.name, sample_id),
                 (call,),
                 Usage(call.input_tokens, call.output_tokens),
             )

@@ -1,42 +1,27 @@
 """The page in a real browser: it sorts, filters and browses, asks nobody for anything, and runs
-nothing but its own.
-
-Needs Chromium and its driver (Debian: chromium, chromium-driver); skipped where there is none.
-"""
+nothing but its own."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_page import Page, needs_browser
 from synthetic_runs import SUITE, Method, make
 
 from personabench.report import write
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no chromium and chromedriver on this machine"
-)
+pytestmark = needs_browser
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-)
 EVIL = (
     '</script><script>document.title="owned"</script>'
     '<img src="https://example.invalid/x.png" onerror="owned=1">'
@@ -48,98 +33,7 @@ def answer(method: str, sample: str) -> str:
     return EVIL if sample.endswith("-1") else f"Harbour lantern by {method}"
 
 
-class Page:
-    """An open report."""
-
-    def __init__(self, driver: Any) -> None:
-        self.driver = driver
-
-    def open(self, path: Path, ready: str = "#sample h3") -> float:
-        """Load a report; returns the seconds until a sample is shown."""
-        begun = time.perf_counter()
-        self.driver.get(path.as_uri())
-        self.until(lambda: self.all(ready))
-        return time.perf_counter() - begun
-
-    def until(self, holds: Callable[[], Any]) -> None:
-        limit = time.monotonic() + 20
-        while not holds():
-            assert time.monotonic() < limit, self.console()
-            time.sleep(0.01)
-
-    def all(self, selector: str) -> list[Any]:
-        found: list[Any] = self.driver.find_elements(By.CSS_SELECTOR, selector)
-        return found
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def texts(self, selector: str) -> list[str]:
-        """The texts of all elements, read at once."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0])]"
-            ".map((node) => node.textContent.trim())"
-        )
-        found: list[str] = self.driver.execute_script(script, selector)
-        return found
-
-    def set(self, selector: str, value: str) -> None:
-        """Choose or type a value as a person does."""
-        element = self.one(selector)
-        if element.tag_name == "select":
-            script = (
-                "const [e, v] = arguments; e.value = v; "
-                "e.dispatchEvent(new Event('input', {bubbles: true}))"
-            )
-            self.driver.execute_script(script, element, value)
-        else:
-            element.clear()
-            element.send_keys(value or Keys.BACKSPACE)
-
-    def sort(self, column: str) -> None:
-        next(
-            each for each in self.all("#table thead button") if each.text.startswith(column)
-        ).click()
-
-    def column(self, name: str) -> list[str]:
-        heads = self.texts("#table thead th")
-        at = next(number for number, head in enumerate(heads, 1) if head.rstrip(" ▲▼") == name)
-        return self.texts(f"#table tbody tr > :nth-child({at})")
-
-    def emulate(self, width: int, dark: bool = False, media: str = "") -> None:
-        command = self.driver.execute_cdp_cmd
-        sizes = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 800}
-        command("Emulation.setDeviceMetricsOverride", sizes)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        command("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
-
-    def console(self) -> list[str]:
-        """What the browser complained about since the last call."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
-
-    def requests(self) -> list[str]:
-        """Addresses asked for since the last call."""
-        events = [
-            json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")
-        ]
-        return [
-            event["params"]["request"]["url"]
-            for event in events
-            if event["method"] == "Network.requestWillBeSent"
-        ]
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS.split():
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield Page(driver)
-    driver.quit()
+METHODS = "#table tbody th[scope=row]"
 
 
 @pytest.fixture(scope="module")
@@ -164,38 +58,40 @@ def page(browser: Page, report: Path) -> Iterator[Page]:
 def test_the_page_shows_everything_without_a_complaint_or_a_request(page: Page) -> None:
     assert page.texts("#filtered") == ["12 of 12 runs"]
     assert len(page.all("#sentences .card")) == 2
-    assert len(page.all("#table tbody tr")) == 12
+    assert len(page.all("#table tbody tr:not(.block)")) == 12
+    assert len(page.all("#table tbody tr.block")) == 2
     titles = page.texts("#figures > figure > figcaption strong")
-    assert titles == ["rouge-1", "Gain over none", "Quality against cost", *titles[3:]]
+    assert titles[:2] == ["rouge-1", "Gain over none"]
     page.set("#plots .group-choice", "1" if len(titles) == 4 else "0")
     titles = page.texts("#figures > figure > figcaption strong")
-    assert titles[3:] == ["How much history", "How much k", "Gain of each user over none"]
-    assert len(page.all("#figures svg.plot")) == 5 + 9
+    assert titles[2:4] == ["Is the gain personal?", "Quality against cost"]
+    assert titles[4:] == ["How much history", "How much k", "Gain of each user over none"]
+    assert len(page.all("#figures svg.plot")) == 5 + 1 + 9
     assert len(page.texts("#statistics li")) > 5
     assert len(page.all("#provenance details")) == 12
 
 
-def test_columns_sort_both_ways_and_back(page: Page) -> None:
-    before = page.texts("#table tbody th")
+def test_columns_sort_within_a_task_both_ways_and_back(page: Page) -> None:
+    def scores() -> list[list[float]]:
+        blocks = page.columns("rouge-1 ↑")
+        return [[float(text.split()[0].split("[")[0]) for text in block] for block in blocks]
+
+    before = page.texts(METHODS)
     page.sort("rouge-1")
-    scores = [float(text.split()[0].split("[")[0]) for text in page.column("rouge-1 ↑")]
-    assert scores == sorted(scores, reverse=True)
+    assert len(scores()) == 2, "two models are never in one order"
+    assert scores() == [sorted(block, reverse=True) for block in scores()]
     assert page.one("#table th[aria-sort=descending] button").text.startswith("rouge-1")
     page.sort("rouge-1")
-    scores = [float(text.split()[0].split("[")[0]) for text in page.column("rouge-1 ↑")]
-    assert scores == sorted(scores)
+    assert scores() == [sorted(block) for block in scores()]
     page.sort("rouge-1")
-    assert page.texts("#table tbody th") == before
-    page.sort("Model")
-    models = page.column("Model")
-    assert models == sorted(models) and len(set(models)) == 2
+    assert page.texts(METHODS) == before
 
 
 def test_rows_without_a_value_sort_last(page: Page) -> None:
     for _ in range(2):
         page.sort("Gain")
-        gains = page.column("Gain")
-        assert all(gains[:-2]) and gains[-2:] == ["", ""]
+        for gains in page.columns("Gain"):
+            assert all(gains[:-1]) and gains[-1] == ""
 
 
 def test_filters_reach_the_whole_page(page: Page) -> None:
@@ -207,9 +103,7 @@ def test_filters_reach_the_whole_page(page: Page) -> None:
     assert len(page.texts("#one option")) == 2
     page.set("#filter-model", "")
     page.set("#filter-method", "Rec")
-    assert page.texts("#table tbody th") == [
-        name for name in page.texts("#table tbody th") if "recency" in name
-    ]
+    assert page.texts(METHODS) == [name for name in page.texts(METHODS) if "recency" in name]
     assert page.texts("#filtered") == ["1 of 12 runs"]
     page.set("#filter-method", "no such method")
     assert page.texts("#filtered") == ["0 of 12 runs"]
@@ -275,7 +169,7 @@ def test_markup_in_an_answer_stays_text(page: Page) -> None:
     assert shown and set(shown) == {EVIL}
     for fold in page.all("#sample details summary"):
         fold.click()
-    page.until(lambda: EVIL in page.one("#sample .message.reply").text)
+    page.until(lambda: EVIL in page.texts("#sample .message.reply .text"))
     assert not page.all("img")
     assert page.driver.title == "Personalization report"
     assert page.driver.execute_script("return typeof owned") == "undefined"
@@ -317,11 +211,10 @@ def test_the_page_fits_a_phone(page: Page, report: Path) -> None:
 def test_names_of_methods_that_score_and_cost_the_same_do_not_cover_each_other(
     browser: Page, tmp_path: Path, width: int
 ) -> None:
-    histories = ("own", "shuffled", "size=1", "size=2", "size=3")
     same = [
-        Method(name, 0.0, 0.0, records=4, history=history)
+        Method(name, 0.0, 0.0, records=4, params={"k": k})
         for name in ("rag", "recency", "random")
-        for history in histories
+        for k in range(1, 6)
     ]
     make(tmp_path, (SUITE[0], *same), users=8)
     write(tmp_path, tmp_path / "report.html")
@@ -410,17 +303,17 @@ def test_every_run_of_a_grid_has_a_line_of_its_own_and_its_whole_name(
         assert squeezed([label for label, *_ in labels]) == squeezed(shown)
         assert separate(labels, width)
     figure = "svg[aria-label='Score against cost']"
-    assert len(browser.all(f"{figure} g[aria-label=dot] circle")) == len(names)
+    methods = [name for name in names if "history=" not in name]
+    assert len(browser.all(f"{figure} g[aria-label=dot] circle")) == len(methods) < len(names)
     letters = browser.driver.execute_script(BOXES, f"{figure} g[aria-label=text] text")
-    assert len({letter for letter, *_ in letters}) == len(names) and separate(letters, width)
-    assert squeezed(browser.texts(f"figure:has({figure}) .key li > span:last-child")) == squeezed(
-        names
-    )
+    assert len({letter for letter, *_ in letters}) == len(methods) and separate(letters, width)
+    keys = browser.texts(f"figure:has({figure}) .key li > span:last-child")
+    assert squeezed(keys) == squeezed(methods)
     assert separate(
         browser.driver.execute_script(BOXES, f"figure:has({figure}) .key li > span:last-child"),
         width,
     )
-    users = browser.texts(".multiples strong")
+    users = browser.texts("#figures figure:last-child .multiples strong")
     assert squeezed(users) == squeezed([name for name in names if name != "none"])
     assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= width
     assert browser.console() == []
@@ -471,13 +364,13 @@ def test_a_curve_joins_common_samples_only_and_says_so(browser: Page, tmp_path: 
     assert len(heights) == 1, "the same answers on the same samples score the same"
     (line,) = browser.all(f"{figure} g[aria-label=line] path")
     assert line.get_attribute("d").count("L") == 2
-    assert len(browser.all(f"{figure} g[aria-label=dot] path[fill='var(--page)']")) == 1
+    assert len(browser.all(f"{figure} g[aria-label=dot] path[fill='var(--card)']")) == 1
     assert browser.texts(f"{figure} .key li") == ["rag, n=24, 6"]
     caption = " ".join(browser.texts(f"{figure} p"))
     assert "the 24 samples of 8 users that joined points have; the runs have 36, 36, 60" in caption
     assert "Not joined" in caption and "k=8 (n=6)" in caption
     frontier = "figure:has(svg[aria-label='Score against cost'])"
-    assert len(browser.all(f"{frontier} g[aria-label=dot] circle[fill='var(--page)']")) == 2
+    assert len(browser.all(f"{frontier} g[aria-label=dot] circle[fill='var(--card)']")) == 2
     assert "hollow" in browser.texts(f"{frontier} figcaption")[0]
 
 
@@ -496,7 +389,7 @@ def test_groups_of_the_same_task_and_model_have_different_names(
     browser.open(tmp_path / "report.html")
     names = browser.texts("#plots .group-choice option")
     assert len(names) == len(set(names)) == 2 and all("quantization q" in name for name in names)
-    assert len(set(browser.column("Task"))) == 2
+    assert len(set(browser.texts("#table .block strong"))) == 2
     runs = browser.texts("#table tbody a")
     browser.set("#filter-method", runs[0])
     assert browser.texts("#table tbody a") == runs[:1]

@@ -19,12 +19,16 @@ from synthetic_runs import SUITE, Method, make
 from personabench.errors import UsageError
 from personabench.leaderboard import BoardOptions, boards
 from personabench.report import write
+from personabench.report.groups import gather
+from personabench.report.sample_facts import SampleFacts
 from personabench.report.samples import MARK, Pack
-from personabench.report.tables import describe, gather, user_gains
+from personabench.report.tables import describe
+from personabench.report.user_scores import user_gains
 from personabench.report.words import summary
 from personabench.results.index import read_runs
 from personabench.results.published import publish
 from personabench.results.run_folder import RunFolder
+from personabench.types import Call, Prediction, Sample, Usage
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def test_gains_of_users_agree_with_the_gain_of_the_table(results: Path) -> None:
 def test_gains_of_many_users_become_quantiles(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("personabench.report.tables.POINTS", 10)
+    monkeypatch.setattr("personabench.report.user_scores.POINTS", 10)
     (group,) = gather(results)
     gains = user_gains(group.rows[0], group.rows[group.baseline or 0])
     assert gains is not None and len(gains) == 10 and gains == sorted(gains)
@@ -276,7 +280,8 @@ def test_the_policy_names_every_script_and_allows_no_load(page: str) -> None:
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
     assert rules["script-src"].split() == [f"'sha256-{each}'" for each in hashes]
     assert len(hashes) == 3
-    assert rules.keys().isdisjoint({"connect-src", "img-src", "font-src", "frame-src"})
+    assert rules["img-src"] == "blob:"
+    assert rules.keys().isdisjoint({"connect-src", "font-src", "frame-src"})
 
 
 def test_markup_in_names_cannot_end_a_data_block(tmp_path: Path) -> None:
@@ -351,6 +356,9 @@ def test_published_results_have_rows_but_no_samples(tmp_path: Path) -> None:
     shutil.rmtree(run.path)
     assert write(tmp_path, tmp_path / "report.html") == []
     page = (tmp_path / "report.html").read_text()
+    assert [row["method"] for row in block(page, "report")["groups"][0]["rows"]] == ["none"]
+    assert write(tmp_path, tmp_path / "report.html", with_reference=True) == []
+    page = (tmp_path / "report.html").read_text()
     rows = block(page, "report")["groups"][0]["rows"]
     assert {row["method"]: row["published"] for row in rows} == {"none": False, "rag": True}
     at = [row["method"] for row in rows].index("rag")
@@ -383,3 +391,33 @@ def test_nothing_to_report_says_how_to_get_something(tmp_path: Path, results: Pa
     with pytest.raises(UsageError, match="cannot be written"):
         write(results, tmp_path / "no such folder" / "report.html")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_have_marks_and_metadata_to_filter_by() -> None:
+    facts = SampleFacts(2)
+    for number, tone in enumerate(("dry", "warm", "dry")):
+        sample = Sample(attributes={"tone": tone, "options": f"[{number}]" * 30})
+        cut = Call("k", "predict", False, 9, 9, 0.1, finish="length")
+        first = Prediction("s", "u", "yes", "yes", {"k_eff": 2}, (cut,) if number else (), Usage())
+        second = Prediction("s", "u", "?", None, {}, (), Usage())
+        facts.add(sample, (first, second if number == 1 else None))
+    described = facts.describe()
+    assert described["attributes"] == {"tone": {"values": ["dry", "warm"], "codes": [0, 1, 0]}}
+    assert described["marks"] == {
+        "k_eff": [None, []],
+        "truncated": [[1, 2], []],
+        "unparsed": [[], None],
+    }
+
+
+def test_pairs_of_own_and_shuffled_agree_with_the_control_of_the_table(results: Path) -> None:
+    (group,) = gather(results)
+    index = group.index_of("rag (k=4)")
+    assert index is not None
+    row = describe(group, 0)["rows"][index]
+    twin = describe(group, 0)["rows"][row["twin"]]
+    assert (twin["method"], twin["history"], twin["line"]) == ("rag", "shuffled", row["line"])
+    differences = [own - other for own, other in row["twin_pairs"]]
+    assert len(differences) == 40 and differences == sorted(differences)
+    assert sum(differences) / 40 == pytest.approx(row["shuffled"]["value"], abs=1e-5)
+    assert "120 samples of 40 users" in describe(group, 0)["protocol"]

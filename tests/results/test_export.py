@@ -121,6 +121,14 @@ async def test_dataset_columns_are_typed(tmp_path: Path) -> None:
         write_dataset(source, tmp_path / "out" / "run")
 
 
+async def test_a_dataset_of_any_split_has_a_name(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    source = await ran(tmp_path, "none", task="locomo", limit=1)
+    assert source.spec.split == "all"
+    write_dataset(source, tmp_path / "run")
+    assert str(datasets.load_from_disk(tmp_path / "run").split) == "all_samples"
+
+
 async def test_csv_has_the_same_rows_with_json_in_cells(tmp_path: Path) -> None:
     source = await ran(tmp_path, task="lamp2m", limit=3)
     write_csv_file(source, tmp_path / "run.csv")

@@ -62,7 +62,7 @@ def test_a_file_is_read_with_its_defects(tmp_path: Path) -> None:
     assert conversation.questions[1].evidence == ("D1:2",)
     assert conversation.questions[1].lost_evidence == 1
     task = LoCoMo()
-    assert task.audit(task.open("all", tmp_path)) == [
+    assert task.counts(task.open("all", tmp_path)) == [
         "1 marks of evidence name no turn and are left out"
     ]
 
@@ -99,6 +99,29 @@ def test_evidence_of_every_published_form(
         (
             {"conversation": {"speaker_a": "A", "speaker_b": "B", "session_1": []}},
             "expected a date such as",
+        ),
+        (
+            {
+                "conversation": {
+                    "speaker_a": "A",
+                    "speaker_b": "B",
+                    "session_1": [],
+                    "session_1_date_time": "9:05 am on 31 February, 2024",
+                }
+            },
+            "session_1_date_time is '9:05 am on 31 February, 2024', expected a date",
+        ),
+        (
+            {
+                "conversation": {
+                    "speaker_a": "A",
+                    "speaker_b": "B",
+                    "session_01": [],
+                    "session_1": [],
+                    "session_1_date_time": "9:05 am on 3 March, 2024",
+                }
+            },
+            "conversation.session_01 is a second session of its number",
         ),
     ],
 )

@@ -77,6 +77,11 @@ def test_evidence_is_that_of_the_unit() -> None:
         (lambda entries: entries[0].update(question_type="riddle"), "expected one of"),
         (lambda entries: entries[0]["haystack_dates"].pop(), "differ in number"),
         (lambda entries: entries[0].update(question_date="yesterday"), "date is 'yesterday'"),
+        (lambda entries: entries[0].update(question_date="2023/02/31 (Fri) 10:00"), "2023/02/31"),
+        (
+            lambda entries: entries[0]["haystack_dates"].__setitem__(0, "2023/05/30 (Tue) 25:61"),
+            "date is '2023/05/30 (Tue) 25:61', expected one such as",
+        ),
         (lambda entries: entries[0].update(haystack_sessions={}), "Expected `array`"),
         (lambda entries: entries[1].update(question_id="q01"), "ids occur twice"),
         (lambda entries: entries.clear(), "holds no questions"),
@@ -85,6 +90,17 @@ def test_evidence_is_that_of_the_unit() -> None:
 def test_a_broken_file_is_named(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         list(LongMemEval().open("s", write(tmp_path, change)).samples())
+
+
+def test_a_session_that_occurs_twice_has_records_of_its_own(tmp_path: Path) -> None:
+    def repeat(entries: list[dict[str, Any]]) -> None:
+        for column in ("haystack_session_ids", "haystack_dates", "haystack_sessions"):
+            entries[0][column].append(entries[0][column][0])
+
+    before = LongMemEval().open("s", None).load(0)
+    after = LongMemEval().open("s", write(tmp_path, repeat)).load(0)
+    assert len(after.history) > len(before.history)
+    assert len({record.id for record in after.history}) == len(after.history)
 
 
 @pytest.mark.parametrize(

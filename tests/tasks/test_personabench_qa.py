@@ -55,7 +55,13 @@ def test_times_are_read_in_any_locale(text: str, time: str) -> None:
         locale.setlocale(locale.LC_TIME, before)
 
 
-@pytest.mark.parametrize("value", ["2023-02-03", "2023/Foo/03/09:05 PM", None, 7])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("2023-02-03", "2023/Foo/03/09:05 PM", None, 7),
+        *("2023/Feb/31/09:05 PM", "2023/Feb/03/13:05 PM", "2023/Feb/03/09:65 PM"),
+    ],
+)
 def test_another_time_is_an_error_with_its_place(value: object) -> None:
     with pytest.raises(DataError, match="file, segment 7: time is"):
         read_time(value, "file, segment 7")
@@ -94,7 +100,10 @@ def test_retrieval_is_scored_by_the_best_choice_of_segments() -> None:
     first, second = json.loads(sample.hidden["segments"])
     both = task.measure_retrieval(sample, [first[0], second[0], first[0]])
     assert both["retrieval-recall"] == 1.0 and both["retrieval-ndcg"] == 1.0
-    assert task.measure_retrieval(sample, ()) == {}
+    assert both["evidence-recall"] == 1.0
+    # Nothing was searched for, and nothing was found.
+    values = task.measure_retrieval(sample, ())
+    assert values == {"evidence-recall": 0.0, "records-shown": 0.0}
 
 
 def test_nothing_hidden_reaches_a_request_and_the_owner_is_named_once(tmp_path: Path) -> None:

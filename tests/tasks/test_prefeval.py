@@ -201,3 +201,38 @@ def test_a_run_is_judged_by_two_questions_each() -> None:
     metrics = result.summary.metrics["official"]
     assert metrics["accuracy"] == 0 and metrics["judge-failed"] == 0
     assert result.summary.usage["judge"].calls == 8
+
+
+def test_the_model_may_acknowledge_the_preference_itself() -> None:
+    task = PrefEval(PrefEval.Params(acknowledge="model", turns=2))
+    preferences = {s.hidden["preference"] for s in task.open("all", None).samples()}
+
+    def answer(request: Any) -> str:
+        is_statement = request.messages[-1].content in preferences
+        return "Noted, in my own words." if is_statement else "<choice>A</choice>"
+
+    result = trial("full", task, limit=1, answer=answer)
+    first, second = result.requests
+    (statement,) = first.messages
+    preference = statement.content
+    texts = [message.content for message in second.messages]
+    assert texts[:2] == [preference, "Noted, in my own words."] and len(texts) == 2 + 4 + 1
+    (line,) = result.predictions
+    assert line.interaction["acknowledgment"] == "Noted, in my own words."
+    assert [call.phase for call in line.calls] == ["predict", "simulate"]
+    assert result.summary is not None
+    assert result.summary.metrics["official"]["evidence-recall"] == 1.0
+
+    # The statement is not shown to the question by a method that shows nothing.
+    blind = trial("none", task, limit=1, answer=answer)
+    assert blind.summary is not None
+    assert blind.summary.metrics["official"]["evidence-recall"] == 0.0
+    assert preference not in blind.requests[1].messages[-1].content
+
+
+def test_only_a_stated_preference_is_acknowledged_by_the_model() -> None:
+    with pytest.raises(ValueError, match="goes with form=explicit"):
+        PrefEval.Params(acknowledge="model", form="choice")
+    fixed = PrefEval().open("all", None)
+    assert fixed.load(0).history[0].response == prefeval.ACKNOWLEDGMENT
+    assert PrefEval().protocol == "static"

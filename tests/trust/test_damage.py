@@ -93,7 +93,7 @@ def list_files(folder: Path) -> list[str]:
 
 def read_board() -> dict[str, dict[str, Any]]:
     """The rows of the leaderboard by task and label, as far as they are scores."""
-    ended = call("leaderboard", "--format", "json")
+    ended = call("leaderboard", "--with-reference", "--format", "json")
     if ended.code:
         return {}
     scores = {}
@@ -168,7 +168,7 @@ def test_a_changed_number_of_a_summary_is_shown_by_no_reader(
                 text = content.replace(f'"{name}":{old}', f'"{name}":{new}', 1)
                 path.write_text(altered if "summary" in whole else text)
                 assert path.read_text() != content
-                ended = call("leaderboard", "--format", "json")
+                ended = call("leaderboard", "--with-reference", "--format", "json")
                 assert ended.code == 2 and str(path) in ended.err, (path, name, ended)
                 path.write_text(content)
     os.chdir(finished)

@@ -29,7 +29,11 @@ Case = Callable[[str], AbstractContextManager[None]]
 NON_INTERFERENCE = "non-interference on the wire (method x task x change)"
 DETERMINISM = "determinism (method x task)"
 METHODS, TASKS = (
-    [entry for entry in registry.list_entries(kind).values() if entry.origin == "built-in"]
+    [
+        entry
+        for entry in registry.list_entries(kind).values()
+        if entry.origin == "built-in" and not entry.facts.get("served")
+    ]
     for kind in ("method", "task")
 )
 CELLS = [cell for cell in matrix(METHODS, TASKS) if cell.fit != "refused"]

@@ -138,6 +138,7 @@ DATA = {
     "lamp3": TASKS / "lamp" / "sample" / "lamp3",
     "lamp4": TASKS / "lamp" / "sample" / "lamp4",
     "personamem": TASKS / "personamem" / "sample",
+    "personamem_v2": TASKS / "personamem_v2" / "sample",
     "prefdisco": TASKS / "prefdisco" / "sample",
     "prefdisco_warm": TASKS / "prefdisco" / "sample",
     "prelude_email": TASKS / "prelude" / "sample",

@@ -17,6 +17,8 @@ from personabench.types import Message, normalized
 
 PASS = 0.5
 """The score from which an answer counts as accepted."""
+PEOPLE = "labels"
+"""The name of human labels among the judges."""
 _VAGUE_TOKENS = 200
 _VAGUE = (
     "You write an answer that sounds helpful and commits itself to nothing. It stays on the topic "
@@ -96,6 +98,7 @@ class Panel(msgspec.Struct, frozen=True):
 
     Attributes:
         vague_shared: vague answers that were left out, since they hold the gold.
+        vague_costs: calls for judging vague answers; vague_writing: for writing them.
     """
 
     metric: str
@@ -105,6 +108,8 @@ class Panel(msgspec.Struct, frozen=True):
     costs: Sequence[Cost]
     vague: Sequence[Vague] = ()
     vague_shared: int = 0
+    vague_costs: Sequence[Cost] = ()
+    vague_writing: Cost | None = None
 
     def ranks(self) -> Mapping[tuple[str, Column], int]:
         """The rank of each run under each judge, from 1; equal scores share a rank."""

@@ -122,6 +122,10 @@ class HTTPClient:
         """Receive the reply to a GET; raises the same errors as `post`."""
         return await self._exchange("GET", url, timeout)
 
+    async def delete(self, url: str) -> Reply:
+        """Receive the reply to a DELETE; raises the same errors as `post`."""
+        return await self._exchange("DELETE", url, self._timeout)
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()

@@ -1,7 +1,19 @@
 // The sample browser: a list from the group's index; a sample's pack is opened when it is asked for.
 const PAGE = 50;
-const browsing = { index: null, group: null, listed: [], shown: PAGE, current: null, ask: 0 };
+const browsing = { index: null, group: null, listed: [], shown: PAGE, current: null, ask: 0, usual: {}, wanted: null, isRestoring: true };
 const packs = new Map();
+
+/** The group that the browser opens with: the first that has samples. */
+const firstGroup = () => (report.groups.find((group) => group.has_samples) ?? report.groups[0]).id;
+
+/** The rows that a reader compares first: the best method on its own history, and the baseline. */
+function sensiblePair(group) {
+  const rows = group.rows.filter((row) => !row.published);
+  const base = rows.find((row) => row.baseline);
+  const methods = rows.filter((row) => row !== base && row.history === "own");
+  const one = methods.find((row) => row.calls) ?? methods[0] ?? rows.find((row) => row !== base) ?? rows[0];
+  return [one, base ?? methods.find((row) => row !== one) ?? one];
+}
 
 async function openGroup() {
   const number = state.group;
@@ -12,29 +24,83 @@ async function openGroup() {
   const group = report.groups[number];
   Object.assign(browsing, { index, current: null, shown: PAGE });
   packs.clear();
-  const rows = group.rows.map((row, at) => [String(at), row.label]);
-  const baseline = group.baseline ?? rows.length - 1;
-  options(byId("one"), rows, String(group.rows.findIndex((_, at) => at !== baseline) === -1 ? 0 : group.rows.findIndex((_, at) => at !== baseline)));
-  options(byId("other"), rows, String(baseline));
-  byId("find").value = "";
-  listSamples();
-  if (browsing.listed.length) await openSample(browsing.listed[0], false);
+  fillChoices(group, index);
+  const wanted = browsing.wanted;
+  browsing.wanted = null;
+  if (wanted) for (const name of CHOICES) if (wanted.has(name)) byId(name).value = wanted.get(name);
+  byId("sample-filters").open = ["has", "least", "most", "metadata"].some((name) => byId(name).value);
+  selectSamples();
+  const sample = index.samples.indexOf(wanted?.get("sample") ?? "");
+  if (sample >= 0) await openSample(sample, false);
+  else if (browsing.listed.length) await openSample(browsing.listed[0], false);
+  else byId("sample").replaceChildren(el("p", { class: "quiet" }, group.has_samples ? "No sample fits the filters." : "These rows are published scores, which have no samples. Choose another task above."));
+  browsing.isRestoring = false;
 }
+
+/** Fill the menus of the browser with what this group offers, and note what they open with. */
+function fillChoices(group, index) {
+  const rows = group.rows.filter((row) => !row.published).map((row) => [row.run, row.label]);
+  const [one, other] = group.has_samples ? sensiblePair(group) : [];
+  options(byId("one"), rows, one?.run);
+  options(byId("other"), rows, other?.run);
+  options(byId("of"), [["", "any method"], ...rows], "");
+  options(byId("has"), [["", "any"], ...Object.keys(index.marks).map((name) => [name, name.replaceAll("_", " ")])], "");
+  const attributes = Object.entries(index.attributes).flatMap(([name, { values }]) => values.map((value, code) => [`${name}:${code}`, `${name}: ${value}`]));
+  options(byId("metadata"), [["", "any"], ...attributes], "");
+  byId("metadata").parentElement.hidden = !attributes.length;
+  for (const name of ["find", "least", "most"]) byId(name).value = "";
+  byId("order").value = "file";
+  browsing.usual = { ...Object.fromEntries(CHOICES.map((name) => [name, byId(name).value])), sample: index.samples[0] };
+}
+
+/** The index of the row that a menu names; -1 for any. */
+const rowOf = (name) => report.groups[state.group].rows.findIndex(({ run }) => run === byId(name).value);
 
 function difference(at) {
   const { scores } = browsing.index;
   const group = report.groups[state.group];
-  const [one, other] = [scores[Number(byId("one").value)][at], scores[Number(byId("other").value)][at]];
-  if (one === null || other === null) return null;
+  const [one, other] = [scores[rowOf("one")]?.[at], scores[rowOf("other")]?.[at]];
+  if (!isKnown(one) || !isKnown(other)) return null;
   return (one - other) * (isHigher(group, group.primary) ? 1 : -1);
 }
 
-function listSamples() {
+/** Whether an answer of a row has a mark: a flag, an error, a way of ending. */
+function isMarked(mark, row) {
+  const positions = browsing.index.marks[mark]?.[row];
+  if (positions !== null) return new Set(positions ?? []);
+  return { has: (at) => isKnown(browsing.index.scores[row][at]) };
+}
+
+/** One condition for each filter that is set. */
+function sampleFilters() {
   const { index } = browsing;
-  const wanted = byId("find").value.trim().toLowerCase();
+  const filters = [];
+  const text = byId("find").value.trim().toLowerCase();
+  if (text) filters.push((at) => index.samples[at].toLowerCase().includes(text) || index.users[at].toLowerCase().includes(text));
+  const mark = byId("has").value;
+  if (mark) {
+    const row = rowOf("of");
+    const rows = row >= 0 ? [row] : index.scores.map((_, number) => number);
+    const marked = rows.map((number) => isMarked(mark, number));
+    filters.push((at) => marked.some((positions) => positions.has(at)));
+  }
+  const scores = index.scores[rowOf("one")] ?? [];
+  const [least, most] = ["least", "most"].map((name) => (byId(name).value === "" ? null : Number(byId(name).value)));
+  if (least !== null) filters.push((at) => isKnown(scores[at]) && scores[at] >= least);
+  if (most !== null) filters.push((at) => isKnown(scores[at]) && scores[at] <= most);
+  const metadata = byId("metadata").value;
+  if (metadata) {
+    const cut = metadata.lastIndexOf(":");
+    const { codes } = index.attributes[metadata.slice(0, cut)];
+    filters.push((at) => codes[at] === Number(metadata.slice(cut + 1)));
+  }
+  return filters;
+}
+
+function selectSamples() {
+  const filters = sampleFilters();
   const way = byId("order").value;
-  let listed = index.samples.map((_, at) => at);
-  if (wanted) listed = listed.filter((at) => index.samples[at].toLowerCase().includes(wanted) || index.users[at].toLowerCase().includes(wanted));
+  let listed = browsing.index.samples.map((_, at) => at).filter((at) => filters.every((fits) => fits(at)));
   if (way !== "file") {
     const turn = way === "gain" ? -1 : 1;
     const value = new Map(listed.map((at) => [at, difference(at)]));
@@ -42,7 +108,13 @@ function listSamples() {
   }
   browsing.listed = listed;
   browsing.shown = PAGE;
+  byId("score-of").textContent = `Score of ${report.groups[state.group].rows[rowOf("one")]?.label ?? "the first"}`;
   showList();
+}
+
+function listSamples() {
+  selectSamples();
+  writeAddress();
 }
 
 function showList() {
@@ -79,6 +151,7 @@ async function openSample(at, focus = true) {
   if (place >= browsing.shown) browsing.shown = Math.ceil((place + 1) / PAGE) * PAGE;
   showList();
   showSample(pack, pack.samples[at - starts[part]], at);
+  writeAddress();
   if (focus) byId("sample").focus({ preventScroll: true });
   if (focus && window.matchMedia("(max-width: 800px)").matches) byId("sample").scrollIntoView();
 }
@@ -103,11 +176,19 @@ function showSample(pack, sample, at) {
   if (sample.input) parts.push(el("h4", {}, "Input"), text(sample.input));
   else if (!index.located) parts.push(el("p", { class: "quiet" }, "The data was no longer where the runs found it when this page was made; inputs, references and records are missing."));
   for (const [name, value] of Object.entries(sample.attributes)) parts.push(el("p", {}, el("strong", {}, name), ` ${value}`));
-  if (sample.references?.length) parts.push(el("h4", {}, "Reference"), ...sample.references.map(text));
   const answers = sample.answers
     .map((answer, row) => ({ answer, row: group.rows[row], at: row, value: index.scores[row][at] }))
     .filter(({ answer, row }) => answer && isShown(row));
-  parts.push(el("h4", {}, "Answers"), el("div", { class: "answers" }, answers.map((each) => answerCard(each, group, text))));
+  const one = answers.find(({ at: row }) => row === rowOf("one"));
+  const references = (sample.references ?? []).map(written);
+  const inReference = wordSet(references);
+  const inAnswer = wordSet(one?.answer.output ? [written(one.answer.output)] : []);
+  const compared = (lines) => el("div", { class: "text" }, written(lines) ? sharedWords(written(lines), inReference) : "(empty)");
+  if (references.length) {
+    const note = inAnswer.size ? small(`underlined: words that it shares with ${one.row.label}, and answers with it`) : null;
+    parts.push(el("h4", {}, "Reference", note), ...references.map((reference) => el("div", { class: "text" }, sharedWords(reference, inAnswer))));
+  }
+  parts.push(el("h4", {}, "Answers"), el("div", { class: "answers" }, answers.map((each) => answerCard(each, group, compared))));
   parts.push(...recordTable(sample, group, text));
   parts.push(el("h4", {}, "Messages"));
   if (index.bare_from !== null && at >= index.bare_from) parts.push(el("p", { class: "quiet" }, "Messages of this sample were left out to keep this file small."));
@@ -156,12 +237,29 @@ function saveRatings() {
   setTimeout(() => URL.revokeObjectURL(file), 1000);
 }
 
+// Word boundaries of every script where the browser knows them, else runs of letters and digits.
+const SEGMENTER = "Segmenter" in Intl ? new Intl.Segmenter("en", { granularity: "word" }) : null;
+
+/** A text in pieces: words with their folded form, and what stands between them. */
+function pieces(text) {
+  if (SEGMENTER) return [...SEGMENTER.segment(text)].map(({ segment, isWordLike }) => ({ text: segment, word: isWordLike ? segment.toLowerCase() : null }));
+  return text.split(/([\p{L}\p{N}]+)/u).map((piece, at) => ({ text: piece, word: at % 2 ? piece.toLowerCase() : null }));
+}
+
+const wordSet = (texts) => new Set(texts.flatMap(pieces).map(({ word }) => word).filter(Boolean));
+
+/** A text whose words are marked if they are among some others. */
+function sharedWords(text, words) {
+  if (!words.size) return text;
+  return pieces(text).map((piece) => (piece.word && words.has(piece.word) ? el("mark", {}, piece.text) : piece.text));
+}
+
 function answerCard({ answer, row, at, value }, group, text) {
   const flags = Object.entries(answer.flags).filter(([, amount]) => amount).map(([name, amount]) => (amount === 1 ? name : `${name} ${amount}`));
   return el(
     "div",
     { class: "card" },
-    el("p", {}, el("span", { class: "letter" }, row.letter), " ", el("strong", {}, row.label)),
+    el("p", {}, el("span", { class: "letter" }, row.letter), " ", el("strong", {}, breakable(row.label))),
     answer.error ? el("p", { class: "worse" }, `failed: ${answer.error}`) : text(answer.output ?? []),
     answer.parsed ? el("p", { class: "quiet" }, "read as ", text(answer.parsed)) : null,
     answer.unparsed ? el("p", { class: "worse" }, "unparsed") : null,
@@ -177,7 +275,9 @@ function recordTable(sample, group, text) {
   const used = sample.records.filter((record) => record.evidence || usedBy(record).some((row) => rows.includes(row)));
   const hasEvidence = used.some((record) => record.evidence);
   const seen = used.filter((record) => record.rows.some((row) => rows.includes(row)));
-  const title = el("h4", {}, "Records", small(`${seen.length} shown with any answer; the user has ${sample.history}`));
+  const lent = seen.filter((record) => record.rows.every((row) => group.rows[row].history === "shuffled")).length;
+  const facts = [`${seen.length} shown with any answer`, lent ? `${lent} of them another user's, for the shuffled control` : "", `the user has ${sample.history}`];
+  const title = el("h4", {}, "Records", small(facts.filter(Boolean).join("; ")));
   if (!used.length) return [title];
   const heads = rows.map((row) => el("th", { scope: "col", title: group.rows[row].label }, group.rows[row].letter));
   const mark = (record, row) => {

@@ -1,14 +1,48 @@
-// What all figures share: the Okabe-Ito palette, sizes, and labels that keep out of each other's way.
-const OKABE_ITO = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#B2A300"];
-const GAIN = "#0072B2";
-const LOSS = "#D55E00";
+// What all figures share: hue is the method, fill the control, grey a row without an interval; and labels that keep out
+// of each other's way. Colours are those of the style sheet, at least 3:1 on their background in both themes.
+const HUES = 10;
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "wye", "cross"];
+const GAIN = "var(--gain)";
+const LOSS = "var(--loss)";
+const HOLLOW = "var(--card)";
+const UNSURE = "var(--unsure)";
 
-const paint = (number, row) => (row?.baseline ? "#888" : OKABE_ITO[number % OKABE_ITO.length]);
-const symbol = (number) => SYMBOLS[Math.floor(number / OKABE_ITO.length + number) % SYMBOLS.length];
+const baselines = new Set(report.groups.map((group) => group.rows[group.baseline]?.method).filter(Boolean));
+/** A number for each method of the report, so that a method has the same hue in every task and setting. */
+const hues = new Map(
+  [...new Set(report.groups.flatMap((group) => group.rows.map((row) => row.method)))].filter((method) => !baselines.has(method)).sort().map((method, at) => [method, at % HUES]),
+);
 
-function figure(title, note, content) {
-  return el("figure", {}, el("figcaption", {}, el("strong", {}, title), note ? el("span", { class: "quiet" }, ` ${note}`) : ""), content);
+const hueOf = (row) => (hues.has(row.method) ? `var(--hue-${hues.get(row.method)})` : "var(--baseline)");
+const symbol = (number) => SYMBOLS[number % SYMBOLS.length];
+
+/** How a row is marked: its method's hue; hollow for another user's history, small for a cut one, grey if unsure. */
+function markStyle(row, sure) {
+  const color = sure ? hueOf(row) : UNSURE;
+  const isHollow = !sure || ["shuffled", "none"].includes(row.history);
+  return { color, fill: isHollow ? HOLLOW : color, r: row.history.startsWith("size=") ? 3 : 5 };
+}
+
+const svg = (tag, attributes = {}, ...children) => {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) if (isKnown(value)) made.setAttribute(name, value);
+  made.append(...children.filter(isKnown));
+  return made;
+};
+
+/** A figure with its title and note above, and buttons below that save `saved` (see `downloads`). */
+function figure(title, note, content, saved = null) {
+  const caption = el("figcaption", {}, el("strong", {}, title), note ? el("span", { class: "quiet" }, ` ${note}`) : "");
+  const tools = saved && downloads(title, { note, ...saved }, groupName(report.groups[state.group]));
+  return el("figure", {}, caption, content, tools);
+}
+
+/** Ticks of a logarithmic scale that can all be labelled: 1, 2 and 5 of each power of ten, or the powers alone. */
+function logTicks(low, high) {
+  const powers = d3.range(Math.floor(Math.log10(low)), Math.ceil(Math.log10(high)) + 1).map((power) => 10 ** power);
+  const inside = (value) => value >= low && value <= high;
+  const fine = powers.flatMap((power) => [power, 2 * power, 5 * power]).filter(inside);
+  return fine.length > 7 ? powers.filter(inside) : fine;
 }
 
 function plot(spec) {
@@ -32,7 +66,7 @@ function wrapped(text, width) {
   return lines.map((line) => line.trim());
 }
 
-const jointed = (text) => text.split(/(?<=[,_/-])/);
+const jointed = (text) => text.split(/(?<=[,_/=-])/);
 
 /** A name that a browser may break at its joints. */
 const breakable = (text) => jointed(text).flatMap((part) => [part, el("wbr")]);

@@ -28,8 +28,8 @@ function showRuns() {
   );
 }
 
-function openRun() {
-  const fold = location.hash.startsWith("#run-") ? byId(location.hash.slice(1)) : null;
+function openRun(run) {
+  const fold = byId(`run-${run}`);
   if (!fold) return;
   fold.open = true;
   fold.scrollIntoView();

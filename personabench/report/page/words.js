@@ -9,6 +9,7 @@ function showWords() {
         el("h3", {}, groupName(group)),
         el("p", { class: "quiet" }, `${counted(group.n, "sample")} of ${counted(group.users, "user")} · ${group.source}`),
         el("ul", {}, group.words.map((sentence) => el("li", {}, sentence))),
+        group.notes.length ? el("details", {}, el("summary", {}, "Notes of the table"), el("ul", {}, group.notes.map((note) => el("li", {}, note)))) : null,
       ),
     ),
   );
@@ -22,8 +23,9 @@ function showProtocol() {
       "Metrics such as RMSE and macro-F1 are computed again on each.",
     "p is of a two-sided sign-flip permutation test on users, corrected after Holm over all pairs of a table on its primary metric; " +
       "rows against their own shuffled selves are a family of their own. Other metrics have intervals but no tests.",
-    "A row carries the letters of the rows that it beats at a corrected p of at most 0.05; ★ marks the best row and all " +
-      "rows that it does not beat.",
+    "A row carries the letters of the rows that it beats at a corrected p of at most 0.05; ★ marks rows that beat at least one " +
+      "other and that no row beats.",
+    "Numbers have as many decimal places as the median interval of their metric justifies; point at one for all of them.",
     "Gains are positive if the row is better, also for metrics where lower is better (↓).",
     "Made worse is the share of users whose own score is lower than without any history.",
     "Own − shuffled is the gain over the same method that was given another user's history: what is personal. " +
