@@ -29,7 +29,7 @@ from doc_stand_ins import DocServer, doc_server, fill_in, find_runs, stand_in
 
 FILES_OF = {
     "docs/own-data.md": ("judges.md",),
-    "README.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md"),
+    "docs/tour.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md"),
 }
 """Pages whose files the commands of another page name."""
 
@@ -67,7 +67,7 @@ def write_files(page: Path, folder: Path) -> None:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
-    task = "lamp3" if page == ROOT / "README.md" else "lamp4"
+    task = "lamp3" if page == DOCS / "tour.md" else "lamp4"
     outputs = SAMPLES / task / "dev_outputs.json"
     for name in ("dev_outputs.json", "predictions.json", "baseline.json", "mine.json"):
         shutil.copy(outputs, folder / name)
