@@ -96,7 +96,7 @@ types: $(VENV)/.installed-dev
 # The documentation as a site with search, in build/site/html; a broken link or anchor ends the build.
 docs: $(VENV)/.installed-docs
 	@rm -rf $(SITE) && mkdir -p $(SITE)/pages/results/reference
-	@cp docs/zensical.toml $(SITE)/
+	@$(BIN)/python docs/site_menu.py > $(SITE)/zensical.toml
 	@cp -R README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs $(SITE)/pages/
 	@cp results/reference/README.md $(SITE)/pages/results/reference/
 	@rm $(SITE)/pages/docs/*.py $(SITE)/pages/docs/*/*.py $(SITE)/pages/docs/*.toml
