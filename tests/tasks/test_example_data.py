@@ -30,6 +30,7 @@ SCORED_BY_MODELS = (
     "longmemeval",
     "prefdisco",
     "prefdisco_warm",
+    "personamem_v2_gen",
     "prefeval_gen",
     *TRAJECTORIES,
 )
