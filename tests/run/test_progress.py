@@ -72,6 +72,24 @@ def test_one_total_for_all_runs_and_what_is_ahead() -> None:
     assert first.seconds > 9.0
 
 
+def test_a_run_whose_calls_nobody_knows_gives_a_lower_bound() -> None:
+    run = in_progress(9.0, 0, None, profile=PhaseTraffic(9, 9.0, 900))
+    run.is_simple = False
+    command = CommandProgress([[run]])
+    assert command.is_open and command.remaining() == pytest.approx(36.0)
+    assert run.progress is not None
+    run.progress.done = 3
+    assert not command.is_open
+
+
+def test_a_dry_run_that_takes_long_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("personabench.run.outline._SECONDS", 0.0)
+    (summary,) = outline_of(tmp_path / "results", "summary").groups[0]
+    assert summary.expectation is None and summary.is_open
+
+
 def outline_of(results: Path, methods: str, task: str = "lamp4") -> CommandProgress:
     chosen = options(results, methods, task, draw=0)
     seeds = (chosen, dataclasses.replace(chosen, seed=1))
