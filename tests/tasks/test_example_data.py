@@ -27,6 +27,7 @@ TRAJECTORIES = ("prelude_email", "prelude_summ")
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
     "longmemeval",
+    "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
     "prefeval_gen",
