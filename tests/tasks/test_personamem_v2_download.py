@@ -1,4 +1,4 @@
-"""Downloading PersonaMem-v2 from a server on the loopback with the hub's layout, sound or broken."""
+"""Downloading PersonaMem-v2 from a server on loopback with the layout of the hub."""
 
 from __future__ import annotations
 
