@@ -28,6 +28,7 @@ FEWER_USERS = {**dict.fromkeys(TRAJECTORIES, 3), "personamem_v2": 4, "personamem
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
     "longmemeval",
+    "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
     "personamem_v2_gen",
