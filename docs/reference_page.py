@@ -38,6 +38,10 @@ PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
         ),
     ),
     (
+        "For memories",
+        (("personabench", "Memory"), ("personabench", "Batch"), ("personabench", "MemoryItem")),
+    ),
+    (
         "Data",
         tuple(
             ("personabench", name)

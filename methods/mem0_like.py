@@ -131,7 +131,8 @@ class Mem0Like(Memory):
             "extract",
             self._slots(state, batch, ctx),
             lambda value: read_texts(value.get("facts")) if "facts" in value else None,
-            schema=object_schema(facts=list_schema(TEXT, _FACTS)),
+            # Objects, of which a plan knows that there may be none.
+            schema=object_schema(facts=list_schema(object_schema(text=TEXT), _FACTS)),
             max_tokens=400,
             shorten=("recent", "messages"),
         )

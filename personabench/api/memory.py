@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Ingested", "Memory", "MemoryItem", "Unit"]
 
+# More than the samples in progress at once.
+_OPEN_ROUNDS = 4096
 _OWNED = ("predict", "profile", "update", "visible")
 
 
@@ -64,7 +66,7 @@ class Ingested(msgspec.Struct, frozen=True, omit_defaults=True):
     final: Mapping[str, Any] = {}
 
     @property
-    def asked(self) -> Any:
+    def frozen(self) -> Any:
         """The state that questions are asked of."""
         return apply_delta(self.memory, self.final)
 
@@ -206,14 +208,20 @@ class Memory(Method):
 
         query = ctx.task.query_text(sample)
         now = sample.time or ingested.time
-        items = await self._retrieve_frozen(ingested.asked, query, ctx, now)
+        items = await self._retrieve_frozen(ingested.frozen, query, ctx, now)
         shown = self._cut(items, ctx)
         messages, shown = self._fit(sample, shown, ctx)
         self._report(shown, ctx)
         recalled = [item.key for item in shown if item.key]
-        self._rounds[ctx.sample_id] = _Round(sample.stimulus or sample.input, recalled, now)
+        self._open_round(ctx.sample_id, _Round(sample.stimulus or sample.input, recalled, now))
         response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
         return response.text.strip()
+
+    def _open_round(self, sample_id: str, opened: _Round) -> None:
+        """Remember a round until its feedback, which most tasks do not have."""
+        self._rounds[sample_id] = opened
+        while len(self._rounds) > _OPEN_ROUNDS:
+            del self._rounds[next(iter(self._rounds))]
 
     async def update(self, state: State, feedback: Any, ctx: Context) -> State:
         """Ingest a round of an online task: its question with the user's reaction."""

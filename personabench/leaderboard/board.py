@@ -22,6 +22,7 @@ from personabench.api.registry import find_source_hash
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
+from personabench.leaderboard.memory_notes import describe_memories
 from personabench.leaderboard.notes import (
     RankChange,
     describe_bound,
@@ -206,6 +207,7 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
             *describe_rules(rows, ranked, headings),
             *describe_bound(rows, ranked),
             *describe_rank_changes(changes),
+            *describe_memories(rows),
             *describe_runs(ranked),
         ]
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from personabench.leaderboard.rows import METHOD_PHASES, Entry
-from personabench.results.summary import Number, Phase
+from personabench.results.summary import Number, Phase, Summary
 from personabench.run.ledger import ROLE_PHASES
 
 OFFLINE = ("prepare", "profile")
@@ -32,7 +32,8 @@ class Costs:
     Calls and tokens are those of distinct calls of the method, and apart from them those of the
     judge and the simulated user.  Offline amounts are per user and online amounts
     per query; None without users or samples.  All include the profiler, whose part is also given.
-    Prices are None for models without one.
+    Prices are None for models without one.  The history and the final state of a memory are per
+    user, the tokens that it shows per query; None for other methods.
     """
 
     calls: Number
@@ -60,6 +61,11 @@ class Costs:
     judge_tokens: Number
     simulator_calls: Number
     simulator_tokens: Number
+    history_tokens: float | None = None
+    state_items: float | None = None
+    state_tokens: float | None = None
+    state_bytes: float | None = None
+    memory_tokens: float | None = None
 
     @property
     def profiler_tokens(self) -> Number:
@@ -181,7 +187,20 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
         judge_tokens=_round(judge.tokens),
         simulator_calls=_round(simulator.calls),
         simulator_tokens=_round(simulator.tokens),
+        **_measure_memory(summary),
     )
+
+
+def _measure_memory(summary: Summary) -> dict[str, float]:
+    """The amounts that a memory counted, per user, and those that it showed, per query."""
+    amounts = {}
+    for name in ("history_tokens", "state_items", "state_tokens", "state_bytes"):
+        counter = name if name.startswith("history") else f"memory_{name}"
+        if counter in summary.counters and summary.profiles:
+            amounts[name] = summary.counters[counter] / summary.profiles
+    if "memory_tokens" in summary.counters and summary.n:
+        amounts["memory_tokens"] = summary.counters["memory_tokens"] / summary.n
+    return amounts
 
 
 def _mean_over_seeds(entry: Entry, phases: Sequence[str], *, repeated: bool = False) -> _Part:
