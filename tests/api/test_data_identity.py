@@ -23,6 +23,7 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
+    "community_alignment": "5b1b29b76ea23211",
     "lamp1": "83db6e3e414e354a",
     "lamp2m": "0c3a0398548fbf74",
     "lamp2n": "346c683a0bc5256c",
@@ -43,14 +44,21 @@ GOLDEN = {
     "prefdisco_warm": "4cf9758fcf0b099c",
     "prelude_email": "611a3d99134cee44",
     "prelude_summ": "5bbf33ce34015e8c",
+    "prism": "acb68742d243bafb",
+    "psoups": "ba85cb876322fe28",
     "reviews": "4d3d9ce6ebf4814b",
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
-# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions, and
-# PrefEval's files share rows.
-ORDERED = (*PRELUDE, "locomo", "personamem_v2", "personamem_v2_gen", "prefeval", "prefeval_gen")
+# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
+# PrefEval's files share rows, and a history of Community Alignment is the earlier rows.
+ORDERED = (
+    *PRELUDE,
+    *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
+    *("prefeval", "prefeval_gen"),
+)
 # Not every file of their example data is read, and all that is read is hashed as samples.
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen")
+PREFERENCES = ("community_alignment", "prism", "psoups")
+HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:
