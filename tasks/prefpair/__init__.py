@@ -1,8 +1,9 @@
 """Which of several responses does this user prefer?
 
 Loaders for data sets of comparisons: `psoups` (P-Soups and the benchmarks of AlignX, arXiv
-2503.15463), `prism` (arXiv 2404.16019) and `community_alignment` (arXiv 2507.09650).  A sample is
-one order of the responses, and every comparison is put in two orders by default.
+2503.15463), `prism` (arXiv 2404.16019), `community_alignment` (arXiv 2507.09650) and `personalllm`
+(arXiv 2409.20296).  A sample is one order of the responses, and every comparison is put in two
+orders by default.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
+import msgspec
+
 from personabench.api.dataset import Dataset
 from personabench.api.layout import Layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import Task
 from personabench.api.wording import Vocabulary
 from personabench.metrics.metric import Metric, Value
-from personabench.tasks.prefpair import community_alignment, prism, psoups, scoring
+from personabench.tasks.prefpair import community_alignment, personalllm, prism, psoups, scoring
 from personabench.tasks.prefpair.comparison import (
     Comparison,
     Orders,
@@ -29,7 +32,7 @@ from personabench.tasks.prefpair.comparison import (
 )
 from personabench.types import Sample
 
-__all__ = ["CommunityAlignment", "Prism", "Psoups"]
+__all__ = ["CommunityAlignment", "PersonalLLM", "Prism", "Psoups"]
 
 CONVERSATION_TYPES = ("unguided", "values guided", "controversy guided")
 
@@ -207,3 +210,64 @@ class CommunityAlignment(_PreferenceTask):
         is_right = float(parsed in sample.references)
         subsets = scoring.measure_subsets(is_right, sample.hidden)
         return {**scoring.measure(parsed, sample), **subsets}
+
+
+class PersonalLLM(_PreferenceTask):
+    """Responses of which a simulated user, a mixture of reward models, prefers one."""
+
+    name = "personalllm"
+    kind = "category"
+    title = "PersonalLLM: which response does a mixture of reward models prefer?"
+    source = "https://huggingface.co/datasets/namkoong-lab/PersonalLLM (arXiv 2409.20296)"
+    licence = "CC BY 4.0"
+    offers = ("history", "options", "comparisons", "majority")
+    accepts_file = False
+    metrics = (*scoring.METRICS, Metric("normalized-score"), *scoring.SUBSET_METRICS)
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(_PreferenceTask.Params):
+        """Options of the task, beside those of the family.
+
+        Attributes:
+            users: simulated users that are drawn, unless the data has users.jsonl.
+            alpha: concentration of the Dirichlet distribution of their weights.
+            records: prompts of the training table in a history.
+            questions: prompts of the test table that each user answers.
+        """
+
+        users: int = 50
+        alpha: float = 0.05
+        records: int = 10
+        questions: int = 20
+
+        def __post_init__(self) -> None:
+            if min(self.users, self.records, self.questions) < 1:
+                raise ValueError("users, records and questions are numbers of 1 or more")
+            if not self.alpha > 0:
+                raise ValueError("alpha is a number above 0")
+
+    params: Params
+
+    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+        p = self.params
+        comparisons = personalllm.read_comparisons(
+            data, p.users, p.alpha, p.records, p.questions, counts
+        )
+        return mark_disagreement(list(comparisons))
+
+    def _describe_counts(self, counts: Mapping[str, int]) -> Iterator[str]:
+        yield from super()._describe_counts(counts)
+        if counts["dropped"]:
+            yield (
+                f"{counts['dropped']} of {counts['prompts']} prompts were left out: two of their "
+                "responses are the same text"
+            )
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        scores = msgspec.json.decode(sample.hidden["scores"], type=dict[str, float])
+        subsets = scoring.measure_subsets(float(parsed in sample.references), sample.hidden)
+        return {
+            **scoring.measure(parsed, sample),
+            "normalized-score": personalllm.normalize_pick(scores, parsed),
+            **subsets,
+        }

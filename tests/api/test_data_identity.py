@@ -44,6 +44,7 @@ GOLDEN = {
     "prefdisco_warm": "4cf9758fcf0b099c",
     "prelude_email": "611a3d99134cee44",
     "prelude_summ": "5bbf33ce34015e8c",
+    "personalllm": "ac7c936b6e21b0d5",
     "prism": "acb68742d243bafb",
     "psoups": "ba85cb876322fe28",
     "reviews": "4d3d9ce6ebf4814b",
@@ -57,7 +58,7 @@ ORDERED = (
     *("prefeval", "prefeval_gen"),
 )
 # Not every file of their example data is read, and all that is read is hashed as samples.
-PREFERENCES = ("community_alignment", "prism", "psoups")
+PREFERENCES = ("community_alignment", "personalllm", "prism", "psoups")
 HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
 
 

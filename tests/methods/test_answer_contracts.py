@@ -31,6 +31,7 @@ CONTRACTS = {
     "lamp5": ("Reply with the title only",),
     "lamp6": ("Reply with the subject line only",),
     "community_alignment": ("Answer with its letter and nothing else",),
+    "personalllm": ("Answer with its letter and nothing else",),
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),
     "lamp7": ("without any explanation", "Reply with the tweet only"),

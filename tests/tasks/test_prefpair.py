@@ -15,12 +15,12 @@ import pytest
 from personabench import Record, comparison_record, rejected_responses
 from personabench.errors import DataError
 from personabench.tasks import prefpair
-from personabench.tasks.prefpair import CommunityAlignment, Prism, Psoups, scoring
+from personabench.tasks.prefpair import CommunityAlignment, PersonalLLM, Prism, Psoups, scoring
 from personabench.testing import trial
 from personabench.types import Request, Sample
 
 EXAMPLE = Path(prefpair.__file__).parent / "sample"
-TASKS = (Psoups, Prism, CommunityAlignment)
+TASKS = (Psoups, Prism, CommunityAlignment, PersonalLLM)
 
 
 def text_of(request: Request) -> str:
@@ -70,7 +70,7 @@ def test_a_field_of_that_name_by_chance_is_no_comparison(content: str) -> None:
 def test_an_answer_by_place_has_chance_accuracy_and_nothing_strict(task: Any) -> None:
     metrics = metrics_of(trial("none", task(), answer=lambda request: "A"))
     assert (metrics["strict"], metrics["flip"], metrics["first-share"]) == (0.0, 1.0, 1.0)
-    if task is not CommunityAlignment:
+    if task in (Psoups, Prism):
         assert metrics["accuracy"] == 0.5
 
 
@@ -403,3 +403,81 @@ def test_a_wrong_preference_is_named(tmp_path: Path) -> None:
     edit(path, lambda row: row.update(first_turn_preferred_response="response_e"))
     with pytest.raises(DataError, match=r"table.jsonl, line 1: first_turn_preferred_response is"):
         CommunityAlignment().open("all", path)
+
+
+# PersonalLLM ------------------------------------------------------------------------------------
+
+
+def write_personalllm(folder: Path) -> None:
+    """Write a training and a test prompt with three responses and rewards r, s and t."""
+    rewards = {
+        "train": [(0, 0, 2), (2, 1, 0), (4, 5, 1)],
+        "test": [(0, 5, 1), (4, 0, 2), (2, 1, 1)],
+    }
+    for split, by_response in rewards.items():
+        row: dict[str, Any] = {"prompt": f"{split}?", "prompt_id": split, "subset": "x"}
+        for number, values in enumerate(by_response, start=1):
+            row[f"response_{number}"] = f"{split} {number}"
+            row[f"response_{number}_model"] = "SENTINEL"
+            for name, value in zip("rst", values, strict=True):
+                row[f"response_{number}_{name}"] = value
+        (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    users = [
+        {"user_id": "u1", "weights": {"r": 1, "s": 0, "t": 0}},
+        {"user_id": "u2", "weights": {"r": 0.1, "s": 0.9}},
+    ]
+    (folder / "users.jsonl").write_text("".join(json.dumps(user) + "\n" for user in users))
+
+
+def test_labels_are_the_weighted_arg_max_by_hand(tmp_path: Path) -> None:
+    write_personalllm(tmp_path)
+    task = PersonalLLM()
+    first, _, second, _ = task.open("all", tmp_path).samples()
+    # r has mean 2 and deviation sqrt(8 / 3), s mean 2 and deviation sqrt(14 / 3).
+    assert (first.references, second.references) == (("test 2",), ("test 1",))
+    assert [record.response for record in first.history] == ["train 3"]
+    scores = json.loads(second.hidden["scores"])
+    expected = 0.1 * (0 - 2) / (8 / 3) ** 0.5 + 0.9 * (5 - 2) / (14 / 3) ** 0.5
+    assert scores["test 1"] == pytest.approx(expected)
+    # u1: standardised 0, 4 and 2 of r; the third is the mean.
+    picks = {text: task.measure(text, first)["normalized-score"] for text in first.choices}
+    assert picks == {"test 2": 1.0, "test 3": pytest.approx(0.0), "test 1": pytest.approx(-1.0)}
+    assert task.measure(None, first)["normalized-score"] == pytest.approx(-1.0)
+
+
+def test_drawn_users_follow_few_models_and_do_not_depend_on_their_number(tmp_path: Path) -> None:
+    write_personalllm(tmp_path)
+    (tmp_path / "users.jsonl").unlink()
+    some, more = (
+        {s.id: s.references for s in PersonalLLM(p).open("all", tmp_path).samples()}
+        for p in (PersonalLLM.Params(users=3), PersonalLLM.Params(users=6))
+    )
+    assert len(some) == 6
+    assert some.items() <= more.items()
+
+
+def test_rewards_and_names_of_models_are_in_no_request(tmp_path: Path) -> None:
+    write_personalllm(tmp_path)
+    task = PersonalLLM()
+    result = trial("full", task, dataset=task.open("all", tmp_path), answer=lambda request: "A")
+    assert not any("SENTINEL" in text_of(request) for request in result.requests)
+    assert not any("scores" in text_of(request) for request in result.requests)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"response_2_r": "high"}, "response_2_r is 'high', expected a number"),
+        ({"response_2_v": 1}, "no rewards of the same models"),
+        ({"response_2": ""}, "response_2 is '', expected text"),
+    ],
+)
+def test_a_broken_table_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    write_personalllm(tmp_path)
+    edit(tmp_path / "test.jsonl", lambda row: row.update(change))
+    with pytest.raises(DataError, match=message) as caught:
+        PersonalLLM().open("all", tmp_path)
+    assert "test.jsonl, line 1" in str(caught.value)
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(DataError, match="has no table test"):
+        PersonalLLM().open("all", tmp_path)
