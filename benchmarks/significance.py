@@ -231,7 +231,7 @@ def check_coverage(boards: int) -> bool:
         covered = []
         for _ in range(boards):
             board = simulate_board(rng, name, sizes, users)
-            low, high = np.quantile(board.resampled[0], [0.025, 0.975])
+            low, high = np.quantile(board.resampled(0), [0.025, 0.975])
             row = contains(board.estimate(0), truths[name])
             gain = contains(board.gain(0, 1), 0.0)
             plain_row = float(low <= truths[name] <= high)

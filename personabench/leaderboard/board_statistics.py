@@ -21,21 +21,18 @@ from personabench.leaderboard.column import (
 )
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
 from personabench.leaderboard.mask import Mask
+from personabench.leaderboard.ranking import COMMON_SHARE
 from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.results.index import SCORER
 from personabench.results.published import Vector, vector
 
-# A row that would leave less than this share of the samples is left out of the frontier; otherwise
-# one short run would shrink the comparison of all others.
-FRONTIER_SHARE = 0.5
-
 # With so many draws per test of a family a p-value can still pass Holm's correction: 1/50 < 5 %.
 DRAWS_PER_TEST = 50
 
-# Rows x draws: 256 MiB of floats. With more rows than about 110, tests between all of them would
-# need more draws than that.
+# Rows x draws. With more rows than about 110, tests between all of them would need more draws than
+# that, and minutes.
 MOST_DRAWN = 1 << 25
 
 # Answers of free text that may equal the baseline's, and the fewest answers that show anything.
@@ -138,7 +135,7 @@ def _answers(scores: Vector) -> dict[str, str]:
 def choose_draws(rows: int) -> tuple[int, bool]:
     """Choose the number of draws for a table, and whether all its rows are tested in pairs.
 
-    A larger table would need too much memory for that many tests; its rows are tested against the
+    A larger table would take too long for that many tests; its rows are tested against the
     baseline, the best rule and their shuffled selves only.
     """
     pairs = rows * (rows - 1) // 2
@@ -187,7 +184,7 @@ def _estimate_metric(
     base: int | None,
 ) -> None:
     """Fill in the estimates of one metric for rows that are compared."""
-    aligned = column.align(FRONTIER_SHARE)
+    aligned = column.align(COMMON_SHARE)
     for row, numbers in enumerate(statistics):
         numbers.aligned[column.name] = aligned[row]
         numbers.estimates[column.name] = column.estimate(row)
@@ -224,12 +221,7 @@ def _test_rows(
 ) -> None:
     """Fill in all tests of one setting on the primary metric."""
     count = len(entries)
-    twins: dict[int, int] = {}
-    for row in range(count):
-        twin = _shuffled_twin(row, entries)
-        if twin is not None:
-            twins[row] = twin
-
+    twins = _find_shuffled_twins(entries)
     trivial_rows = [row for row, entry in enumerate(entries) if _is_trivial(entry)]
     trivial = trivial_rows[0] if trivial_rows else None
 
@@ -239,7 +231,7 @@ def _test_rows(
         rivals = [row for row in (base, trivial) if row is not None]
         planned = {_in_order(row, rival) for rival in rivals for row in range(count)}
         pairs = sorted({*planned, *controls} - {(row, row) for row in rivals})
-    tests = {pair: column.test(*pair) for pair in pairs}
+    tests = column.tests(pairs)
     control_pairs = set(controls)
     contests = [pair for pair in pairs if pair not in control_pairs]
 
@@ -251,8 +243,11 @@ def _test_rows(
         for key, p in zip(keys, corrected, strict=True):
             family[key] = tests[key][0], p
 
-    # A row without rivals leads nothing.
-    best = set(leaders(0, count, family)) if count > 1 and all_pairs else set()
+    # A row without rivals leads nothing, nor does one without a rank.
+    ranked = {row for row, entry in enumerate(entries) if not entry.unranked}
+    best = set()
+    if len(ranked) > 1 and all_pairs:
+        best = ranked.intersection(leaders(min(ranked), count, family))
     for row, beaten in enumerate(wins(count, family)):
         numbers = statistics[row]
         numbers.sample_set = digest(column.samples(row))[:8]
@@ -307,23 +302,20 @@ def _is_trivial(entry: Entry) -> bool:
     return entry.is_rule and entry.summary.history == "own"
 
 
-def _shuffled_twin(row: int, entries: Sequence[Entry]) -> int | None:
-    """Find the same method and parameters with another user's history.
+def _find_shuffled_twins(entries: Sequence[Entry]) -> dict[int, int]:
+    """Find for rows the same method and parameters with another user's history.
 
     If there are several, the one with most seeds.
     """
-    summary = entries[row].summary
-    if summary.history != "own":
-        return None
-
-    twins = []
-    for candidate, entry in enumerate(entries):
-        peer = entry.summary
-        same_method = peer.method == summary.method and peer.params == summary.params
-        if same_method and peer.history == "shuffled":
-            twins.append(candidate)
-
-    def seeds(candidate: int) -> int:
-        return len(entries[candidate].runs)
-
-    return max(twins, key=seeds, default=None)
+    twins: dict[str, int] = {}
+    own: list[tuple[int, str]] = []
+    for row, entry in enumerate(entries):
+        summary = entry.summary
+        key = digest([summary.method, summary.params])
+        if summary.history == "own":
+            own.append((row, key))
+        elif summary.history == "shuffled":
+            twin = twins.setdefault(key, row)
+            if len(entry.runs) > len(entries[twin].runs):
+                twins[key] = row
+    return {row: twins[key] for row, key in own if key in twins}

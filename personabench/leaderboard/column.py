@@ -101,16 +101,33 @@ class Column:
             return Comparison(nothing, None, False, None, None, None, None)
         return scores.compare(index[a], index[b])
 
-    def test(self, a: int, b: int) -> tuple[float | None, float | None]:
-        """Compute the gain of row a over row b on the samples of both, and its p-value.
+    def tests(
+        self, pairs: Sequence[tuple[int, int]]
+    ) -> dict[tuple[int, int], tuple[float | None, float | None]]:
+        """Compute the gain of row a over row b on the samples of both, and its p-value, by pair.
 
         The same numbers as those of `compare`, without all the others.
         """
-        scores, index = self._scores(a, b)
-        if not scores.clusters.n:
-            return None, None
-        p, _ = scores.test(index[a], index[b])
-        return scores.gain_value(index[a], index[b]), p
+        self._prepare_tests(pairs)
+        tests: dict[tuple[int, int], tuple[float | None, float | None]] = {}
+        for a, b in pairs:
+            scores, index = self._scores(a, b)
+            if not scores.clusters.n:
+                tests[a, b] = None, None
+                continue
+            p, _ = scores.test(index[a], index[b])
+            tests[a, b] = scores.gain_value(index[a], index[b]), p
+        return tests
+
+    def _prepare_tests(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Test pairs of rows on the same samples, whose resamples are the same, at once."""
+        by_group: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+        for a, b in pairs:
+            if self._group[a] is self._group[b]:
+                by_group.setdefault(self._group[a], []).append((a, b))
+        for group_pairs in by_group.values():
+            scores, index = self._scores(*group_pairs[0])
+            scores.prepare_tests((index[a], index[b]) for a, b in group_pairs)
 
     def seeds(self, row: int) -> list[float]:
         """Compute the metric of each seed on the row's samples."""

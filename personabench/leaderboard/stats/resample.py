@@ -23,6 +23,8 @@ EXACT_USERS = 14
 
 # Entries of a block's matrix of users: 8 MiB of floats.
 _BLOCK = 1 << 20
+# Entries of the rows' totals under random signs that are compared at once: 32 MiB of floats.
+_FLIPPED = 1 << 22
 # Sums in another order differ in their last bits, which must not decide what is as extreme.
 _TOLERANCE = 1e-9
 
@@ -225,35 +227,56 @@ def _p_value(
     return (1 + extreme) / (1 + len(statistics))
 
 
-def flipped(
+def _flip(
     sums: Floats,
     draws: int,
     seed: int,
-) -> Floats:
-    """Totals of the users' sums, shape (rows, users), under random signs: shape (rows, draws).
+) -> Iterator[Floats]:
+    """Totals of the users' sums, shape (rows, users), under random signs, in blocks of draws.
 
-    All rows have the same signs, so the difference of two rows is their paired difference under
-    these signs.
+    A block has the shape (rows, its draws).  All rows have the same signs, so the difference of two
+    rows is their paired difference under these signs.
     """
     totals = sums.sum(axis=1)
-    flipped_totals = np.empty((len(sums), draws))
     users = sums.shape[1]
-    for block, flips in _random_flips(users, draws, seed):
+    width = max(1, _FLIPPED // len(sums))
+    blocks: list[Floats] = []
+    for _, flips in _random_flips(users, draws, seed):
         # Flipping a user takes the sum away twice.
         flipped_sums = flips.astype(np.float64) @ sums.T
-        flipped_totals[:, block] = (totals - 2 * flipped_sums).T
-    return flipped_totals
+        blocks.append((totals - 2 * flipped_sums).T)
+        # Of many users a block has few draws, and comparing few at once would be slow.
+        if sum(block.shape[1] for block in blocks) >= width:
+            yield np.concatenate(blocks, axis=1)
+            blocks.clear()
+    if blocks:
+        yield np.concatenate(blocks, axis=1)
 
 
-def sign_flip_p(statistics: Floats, differences: Floats) -> float:
-    """Two-sided p-value of users' sums of differences, from their totals under random signs.
+def sign_flip_p(
+    sums: Floats,
+    pairs: Sequence[tuple[int, int]],
+    draws: int,
+    seed: int,
+) -> list[float]:
+    """Two-sided p-values of pairs of rows, whose users' sums have the shape (rows, users).
 
-    `statistics` has the shape (draws,).  p = (1 + as extreme) / (1 + draws), which is never 0
-    (Phipson and Smyth, "Permutation P-values Should Never Be Zero", 2010).
+    All pairs are tested in one pass over the random signs, so memory grows with neither draws nor
+    pairs.  p = (1 + as extreme) / (1 + draws), which is never 0 (Phipson and Smyth, "Permutation
+    P-values Should Never Be Zero", 2010).
     """
-    observed = float(differences.sum())
-    scale = float(np.abs(differences).sum())
-    return _p_value(statistics, observed, scale, exact=False)
+    thresholds = []
+    for a, b in pairs:
+        differences = sums[a] - sums[b]
+        scale = float(np.abs(differences).sum())
+        thresholds.append(abs(float(differences.sum())) - _TOLERANCE * scale)
+
+    extreme = [0] * len(pairs)
+    for block in _flip(sums, draws, seed):
+        for number, (a, b) in enumerate(pairs):
+            is_extreme = np.abs(block[a] - block[b]) >= thresholds[number]
+            extreme[number] += int(np.count_nonzero(is_extreme))
+    return [(1 + count) / (1 + draws) for count in extreme]
 
 
 def sign_flip_exact(differences: Floats) -> float | None:

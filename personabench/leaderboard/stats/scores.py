@@ -20,22 +20,24 @@ side.  With many users both corrections become the plain interval.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
 
-from personabench.leaderboard.estimates import ALPHA, Comparison, Count, Estimate
+from personabench.leaderboard.estimates import ALPHA, MIN_USERS, Comparison, Count, Estimate
 from personabench.leaderboard.stats import resample
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, Floats
 from personabench.metrics.metric import mean
 
 DRAWS = 10_000
+# Values of the bootstrap that are computed together: 32 MiB of floats, and how many such blocks are
+# held: gains are measured against a baseline and a rule whose rows are in other blocks.
+MOST_HELD = 1 << 22
+BLOCKS_HELD = 3
 POWER = 0.8
-# With fewer users even a sign-flip test in which all agree stays above 5 % (2 / 2^5), and
-# percentile intervals, which cannot leave the range of the users' scores, cover less than claimed.
-MIN_USERS = 6
 # Relative difference below which two numbers are the same but for rounding.
 _TOLERANCE = 1e-12
 
@@ -81,6 +83,9 @@ class Scores:
         self.sign = 1.0 if higher_is_better else -1.0
         self.draws = draws
         self.seed = seed
+        self._resampled: OrderedDict[int, Floats] = OrderedDict()
+        self._gains: dict[tuple[int, int], Estimate] = {}
+        self._tests: dict[tuple[int, int], tuple[float, bool]] = {}
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval."""
@@ -88,9 +93,12 @@ class Scores:
 
     def gain(self, a: int, b: int) -> Estimate:
         """Estimate the gain of row a over row b with its paired interval."""
-        same = np.array_equal(self.rows[a], self.rows[b])
-        reason = "no sample's scores differ" if same else "all users gain the same"
-        return self._estimate((a, b), reason)
+        # Asked for twice, by gains and by comparisons, and draws may not be held so long.
+        if (a, b) not in self._gains:
+            same = np.array_equal(self.rows[a], self.rows[b])
+            reason = "no sample's scores differ" if same else "all users gain the same"
+            self._gains[a, b] = self._estimate((a, b), reason)
+        return self._gains[a, b]
 
     def gain_value(self, a: int, b: int) -> float:
         """Compute the gain of row a over row b, without an interval; there must be samples."""
@@ -122,12 +130,38 @@ class Scores:
                 self.seed,
             )
 
-        differences = self._sums[a] - self._sums[b]
-        exact_p = resample.sign_flip_exact(differences)
-        if exact_p is not None:
-            return exact_p, True
-        statistics = self._flipped[a] - self._flipped[b]
-        return resample.sign_flip_p(statistics, differences), False
+        self.prepare_tests([(a, b)])
+        return self._tests[min(a, b), max(a, b)]
+
+    def prepare_tests(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Compute the sign-flip tests of many pairs at once, which takes little more than one.
+
+        Those of corpus metrics are left to `test`.
+        """
+        if self.aggregate is not mean or self.clusters.users < 2:
+            return
+
+        # A test has no direction.
+        in_order = dict.fromkeys((min(pair), max(pair)) for pair in pairs)
+        random_pairs = []
+        for a, b in in_order:
+            if (a, b) in self._tests or np.array_equal(self.rows[a], self.rows[b]):
+                continue
+            exact_p = resample.sign_flip_exact(self._sums[a] - self._sums[b])
+            if exact_p is None:
+                random_pairs.append((a, b))
+            else:
+                self._tests[a, b] = exact_p, True
+        if not random_pairs:
+            return
+
+        # Only the rows that are tested, since a table has more.
+        rows = sorted({row for pair in random_pairs for row in pair})
+        index = {row: position for position, row in enumerate(rows)}
+        positions = [(index[a], index[b]) for a, b in random_pairs]
+        p_values = resample.sign_flip_p(self._sums[rows], positions, self.draws, self.seed)
+        for pair, p in zip(random_pairs, p_values, strict=True):
+            self._tests[pair] = p, False
 
     def compare(self, a: int, b: int) -> Comparison:
         """Compare row a with row b in every respect of `Comparison`."""
@@ -184,18 +218,31 @@ class Scores:
     def _sums(self) -> Floats:
         return np.array([self.clusters.sums(row) for row in self.rows])
 
-    @cached_property
-    def resampled(self) -> Floats:
-        """Each row's metric on the same resamples of users, shape (rows, draws)."""
+    def resampled(self, row: int) -> Floats:
+        """A row's metric on resamples of users, shape (draws,), the same resamples for all rows."""
+        # Several rows at once, because most of the work is drawing the users.
+        size = max(1, MOST_HELD // self.draws)
+        number = row // size
+        if number in self._resampled:
+            self._resampled.move_to_end(number)
+        else:
+            if len(self._resampled) == BLOCKS_HELD:
+                self._resampled.popitem(last=False)
+            self._resampled[number] = self._resample(slice(number * size, (number + 1) * size))
+        draws: Floats = self._resampled[number][row % size]
+        return draws
+
+    def _resample(self, rows: slice) -> Floats:
+        """The metric of some rows on all resamples of users, shape (rows, draws)."""
         if self.aggregate is mean:
             return resample.bootstrap_means(
-                self._sums,
+                self._sums[rows],
                 self.clusters,
                 self.draws,
                 self.seed,
             )
         return resample.bootstrap(
-            self.rows,
+            self.rows[rows],
             self.clusters,
             self.aggregate,
             self.draws,
@@ -208,10 +255,6 @@ class Scores:
         if self.aggregate is mean:
             return resample.left_out_means(self._sums, self.clusters)
         return resample.left_out(self.rows, self.clusters, self.aggregate)
-
-    @cached_property
-    def _flipped(self) -> Floats:
-        return resample.flipped(self._sums, self.draws, self.seed)
 
     def _t_quantile(self, probability: float) -> float:
         degrees = max(self.clusters.effective - 1, 1.0)
@@ -254,7 +297,7 @@ class Scores:
             few = "one user" if users == 1 else f"{users} users"
             return without_interval(f"{few}: too few for an interval, which needs {MIN_USERS}")
 
-        draws = self._combine(self.resampled, rows)
+        draws = self._combine([self.resampled(row) for row in rows])
         if not np.isfinite(draws).all():
             return without_interval("the metric is undefined on some resamples of users")
 
@@ -268,7 +311,7 @@ class Scores:
             return without_interval(reason_if_constant)
 
         reach = float(correction * self._t_quantile(1 - ALPHA / 2))
-        acceleration = resample.acceleration(self._combine(self.left_out, rows))
+        acceleration = resample.acceleration(self._combine([self.left_out[row] for row in rows]))
         low, high = find_interval(draws, value, reach, acceleration)
         return Estimate(
             value=value,
@@ -279,16 +322,11 @@ class Scores:
             users=users,
         )
 
-    def _combine(
-        self,
-        values: Floats,
-        rows: tuple[int] | tuple[int, int],
-    ) -> Floats:
+    def _combine(self, values: Sequence[Floats]) -> Floats:
         """The values of one row, or the paired gains of the first row over the second."""
-        if len(rows) == 1:
-            single: Floats = values[rows[0]]
-            return single
-        gains: Floats = self.sign * (values[rows[0]] - values[rows[1]])
+        if len(values) == 1:
+            return values[0]
+        gains: Floats = self.sign * (values[0] - values[1])
         return gains
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from personabench.leaderboard.stats import Scores, holm, leaders, letters, resample, wins
+from personabench.leaderboard.stats import scores as scores_module
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, t_quantile
 from personabench.leaderboard.stats.scores import find_interval
 from personabench.metrics.labels import macro_f1
@@ -65,9 +66,28 @@ def test_bootstrap_by_sums_is_bootstrap_by_rows() -> None:
 
 def test_draws_do_not_depend_on_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, users = clustered()
-    whole = Scores(rows, users, draws=300).resampled
+    whole = Scores(rows, users, draws=300).resampled(0)
     monkeypatch.setattr(resample, "_BLOCK", 1000)
-    np.testing.assert_allclose(Scores(rows, users, draws=300).resampled, whole, rtol=1e-12)
+    np.testing.assert_allclose(Scores(rows, users, draws=300).resampled(0), whole, rtol=1e-12)
+
+
+def test_results_do_not_depend_on_the_rows_that_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, users = clustered(methods=5)
+    pairs = [(0, 1), (1, 3), (4, 2)]
+    plain = Scores(rows, users, draws=300)
+    draws = [plain.resampled(row) for row in range(5)]
+    tests = [Scores(rows, users, draws=300).test(*pair) for pair in pairs]
+    assert len(set(tests)) > 1
+
+    monkeypatch.setattr(resample, "_FLIPPED", 100)
+    monkeypatch.setattr(scores_module, "MOST_HELD", 2 * 300)
+    monkeypatch.setattr(scores_module, "BLOCKS_HELD", 1)
+    scores = Scores(rows, users, draws=300)
+    for row in (*range(5), 0):
+        np.testing.assert_allclose(scores.resampled(row), draws[row], rtol=1e-12)
+    scores.prepare_tests(pairs)
+    assert [scores.test(*pair) for pair in pairs] == tests
+    assert [scores.test(b, a) for a, b in pairs] == tests
 
 
 def test_bootstrap_error_is_that_of_scipy() -> None:
@@ -145,7 +165,7 @@ def test_the_moved_interval_is_scipys_bca() -> None:
     values = np.random.default_rng(4).exponential(size=40)
     scores = Scores([values], [f"u{index:02d}" for index in range(40)], draws=20_000)
     interval = find_interval(
-        scores.resampled[0],
+        scores.resampled(0),
         float(values.mean()),
         1.959964,
         resample.acceleration(scores.left_out[0]),
@@ -153,7 +173,7 @@ def test_the_moved_interval_is_scipys_bca() -> None:
     expected = scipy_stats.bootstrap(
         (values,), np.mean, method="BCa", n_resamples=20_000, rng=0
     ).confidence_interval
-    plain = np.quantile(scores.resampled[0], [0.025, 0.975])
+    plain = np.quantile(scores.resampled(0), [0.025, 0.975])
     assert expected.high > 1.02 * plain[1]
     assert interval == pytest.approx((plain[0], expected.high), rel=0.01)
 
