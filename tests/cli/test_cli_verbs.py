@@ -18,10 +18,11 @@ from personabench.metrics import meteor
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
+    "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
-    *("locomo", "longmemeval", "personabench_qa", "personamem"),
+    *("locomo", "longmemeval", "personabench_qa", "personalllm", "personamem"),
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
-    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "reviews"),
+    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
