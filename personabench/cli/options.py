@@ -35,7 +35,7 @@ class Reading(StrEnum):
 
 
 class Refusals(StrEnum):
-    """What a refused reply is."""
+    """How a refused reply is scored."""
 
     reply = "reply"
     empty = "empty"

@@ -1,4 +1,4 @@
-"""What a command has to do, before it does it: its runs, their pending samples, expected calls.
+"""The work of a command before it starts: its runs, their pending samples, expected calls.
 
 Profiling belongs to no sample, so that samples alone say little about the time that is left. A dry
 run of a few users, scaled to all of them, says how many calls to expect.

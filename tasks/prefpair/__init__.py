@@ -93,10 +93,10 @@ class _PreferenceTask(Task):
 
     @abstractmethod
     def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
-        """Read the comparisons; `counts` receives what is left out."""
+        """Read the comparisons; `counts` receives the numbers of omitted ones."""
 
     def _describe_counts(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """Describe what was left out, as warnings."""
+        """Describe omissions, as warnings."""
         if counts["own prompt"]:
             yield (
                 f"{counts['own prompt']} records were left out of histories, since their prompt "
