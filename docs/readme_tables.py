@@ -21,7 +21,7 @@ from personabench.results.index import read_published_runs
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
-FAMILIES = {
+FAMILIES: dict[str, str | tuple[str, ...]] = {
     "LaMP 1-7": "lamp",
     "PersonaMem": "personamem",
     "PrefDisco": "prefdisco",
@@ -31,6 +31,7 @@ FAMILIES = {
     "LongMemEval": "longmemeval",
     "PrefEval": "prefeval",
     "PersonaBench": "personabench_qa",
+    "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""
 SIGNS = {"faithful": "●", "adapted": "○", "refused": "–"}
