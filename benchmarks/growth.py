@@ -1,6 +1,6 @@
 """How time and memory grow with the rows of a table, and with the records of a population.
 
-    python benchmarks/growth.py [--rows 75 150 300 600] [--users 25 50 100] [--records 1000]
+    python benchmarks/growth.py [--rows 125 250 500 1000] [--users 25 50 100] [--records 1000]
 
 Every command runs in a fresh process on results or data of each size.  Printed are seconds of wall
 time and of CPU time, the peak of memory, and growth exponents: the slope of a figure against the
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, nargs="+", default=[75, 150, 300, 600])
+    parser.add_argument("--rows", type=int, nargs="+", default=[125, 250, 500, 1000])
     parser.add_argument("--users", type=int, nargs="+", default=[25, 50, 100])
     parser.add_argument("--records", type=int, default=1000, help="records of each user")
     parser.add_argument("--only", choices=["table", "population"])

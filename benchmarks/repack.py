@@ -12,7 +12,9 @@ greedy answers of one file differ between runs as well.
     python benchmarks/repack.py --settings n_parallel=1 n_parallel=8 n_ubatch=256
 
 compares the repacked file with itself under other settings of llama.cpp (fields of xllamacpp's
-`CommonParams`; flash_attn_type=DISABLED or ENABLED).
+`CommonParams`; flash_attn_type=DISABLED or ENABLED; threads, which the backend chooses by the cores
+that are free).  `--settings` alone compares those that may depend on the machine: slots, threads up
+to its cores, batches and flash attention.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -52,6 +55,9 @@ def change_setting(setting: str) -> None:
         typed = getattr(kind, f"LLAMA_FLASH_ATTN_TYPE_{value}")
     elif typed is None:
         typed = int(value)
+    if name == "threads":
+        local.free_cores = lambda: typed
+        return
     if name == "n_parallel":
         local.SLOTS = local.Local.concurrency = typed
         return
@@ -63,6 +69,19 @@ def change_setting(setting: str) -> None:
         return original(params)
 
     xllamacpp.Server = create
+
+
+def list_settings() -> list[str]:
+    """List the settings whose best value may depend on the machine."""
+    cores = os.cpu_count() or 1
+    powers = [1 << exponent for exponent in range(cores.bit_length())]
+    threads = sorted({*powers, cores})
+    return [
+        *(f"threads={count}" for count in threads if count <= cores),
+        *(f"n_parallel={count}" for count in (1, 2, 8, 16)),
+        *(f"n_ubatch={count}" for count in (128, 256, 1024)),
+        "flash_attn_type=DISABLED",
+    ]
 
 
 async def run_demo(model: str | None, limit: int) -> Cost:
@@ -138,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--limit", type=int, default=12, help="samples of each method")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--settings", nargs="+", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--settings", nargs="*", metavar="NAME=VALUE")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -153,9 +172,11 @@ def main() -> None:
     seconds = time.perf_counter() - started
     print(f"{path.name}, {path.stat().st_size / 1e6:.0f} MB, ready in {seconds:.1f} s")
     contenders: dict[str, tuple[str | None, str]]
-    if options.settings:
+    if options.settings is not None:
+        settings = options.settings or list_settings()
         contenders = {"as shipped": (local.REPACKED, "")}
-        contenders |= {setting: (local.REPACKED, setting) for setting in options.settings}
+        contenders |= {setting: (local.REPACKED, setting) for setting in settings}
+        print(f"{os.cpu_count()} cores; the backend would use {local.free_cores()} now")
     else:
         contenders = {"the packaged file": (None, ""), "repacked": (local.REPACKED, "")}
     compare(contenders, options.limit, options.rounds)

@@ -37,7 +37,7 @@ from personabench.api.plugin_files import (
     import_reference,
     is_reference,
 )
-from personabench.api.source import PLUGIN, source_hash
+from personabench.api.source import PLUGIN, read_literals, source_hash
 from personabench.errors import PluginError, UsageError
 
 __all__ = [
@@ -70,6 +70,9 @@ _FACTS: Mapping[Kind, tuple[str, ...]] = {
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
 # them by name.
 _given: dict[tuple[Kind, str], type[Any]] = {}
+
+# Installed classes that were checked: a table of many runs loads the class of each.
+_checked: list[tuple[Kind, Any]] = []
 
 
 @dataclass(frozen=True)
@@ -226,7 +229,7 @@ def load_recorded(
     # Data never names a file to run: a results folder may come from anywhere.
     cls = _given.get((kind, name))
     if cls is None:
-        if name not in list_entries(kind):
+        if name not in list_entries(kind, mention=name):
             raise UsageError(
                 f"{kind} '{name}' is not installed here; name its file with --{kind} FILE"
             )
@@ -251,7 +254,7 @@ def find_source_hash(kind: Kind, name: str) -> str:
     if cls is not None:
         return source_hash(cls)
 
-    return "installed" if name in list_entries(kind) else ""
+    return "installed" if name in list_entries(kind, mention=name) else ""
 
 
 def example_task() -> str:
@@ -297,7 +300,9 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
     # A class without a name is called as its entry point is.
     if isinstance(cls, type) and not hasattr(cls, "name"):
         cls.name = name
-    _check_class(kind, cls, place)
+    if (kind, cls) not in _checked:
+        _check_class(kind, cls, place)
+        _checked.append((kind, cls))
     if cls.name != name:
         # Runs record the class's own name, by which they are to be found again.
         problem = f"the entry point is called '{name}'; give both one name"
@@ -332,11 +337,18 @@ def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
         for path in paths:
             if path == folder / "__init__.py":
                 continue
+            modified = path.stat().st_mtime_ns
             # Reading a file takes a hundredth of the time that parsing it takes.
-            if mention and mention.encode() not in path.read_bytes():
+            if mention.encode() not in _read_source(path, modified):
                 continue
             stem = path.parent.name if path.name == "__init__.py" else path.stem
-            yield from _described(kind, path, f"{package}.{stem}", path.stat().st_mtime_ns)
+            yield from _described(kind, path, f"{package}.{stem}", modified)
+
+
+@functools.lru_cache(maxsize=512)
+def _read_source(path: Path, modified: int) -> bytes:
+    # `modified` only serves the cache: a changed file is read again.
+    return path.read_bytes()
 
 
 @functools.cache
@@ -358,7 +370,7 @@ def _described(
     for node in tree.body:
         if not isinstance(node, ast.ClassDef):
             continue
-        facts = _read_literals(node)
+        facts = read_literals(node)
         name = facts.pop("name", None)
         if not isinstance(name, str):
             continue
@@ -377,23 +389,6 @@ def _described(
             )
         )
     return tuple(described)
-
-
-def _read_literals(node: ast.ClassDef) -> dict[str, Any]:
-    """Read the class attributes whose values are literals."""
-    literals: dict[str, Any] = {}
-    for statement in node.body:
-        if not isinstance(statement, ast.Assign):
-            continue
-        target = statement.targets[0]
-        if not isinstance(target, ast.Name):
-            continue
-        try:
-            literals[target.id] = ast.literal_eval(statement.value)
-        except ValueError:
-            # A computed value is known only after an import.
-            continue
-    return literals
 
 
 def _load_from_path(kind: Kind, text: str) -> type[Any]:

@@ -323,3 +323,20 @@ def _is_idle(node: Any) -> bool:
 
 def _is_text(node: Any) -> TypeGuard[ast.Constant]:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def read_literals(node: ast.ClassDef) -> dict[str, Any]:
+    """Read the class attributes whose values are literals."""
+    literals: dict[str, Any] = {}
+    for statement in node.body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        target = statement.targets[0]
+        if not isinstance(target, ast.Name):
+            continue
+        try:
+            literals[target.id] = ast.literal_eval(statement.value)
+        except ValueError:
+            # A computed value is known only after an import.
+            continue
+    return literals

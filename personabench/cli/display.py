@@ -112,7 +112,8 @@ def _describe_eta(counts: Progress) -> str:
         if not done:
             return "ETA unknown yet"
         remaining = (time.monotonic() - counts.started) / done * (total - done)
-    return f"ETA {format_duration(remaining)}"
+    bound = "at least " if command is not None and command.is_open else ""
+    return f"ETA {bound}{format_duration(remaining)}"
 
 
 def format_duration(seconds: float) -> str:

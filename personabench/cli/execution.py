@@ -108,8 +108,10 @@ def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Co
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
+    # A terminal breaks lines anywhere; a log should not have broken lines at all.
+    soft_wrap = not console.is_terminal
     for notice in collect_notices(summaries):
-        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=soft_wrap)
 
 
 def _interrupted_state(outcomes: Sequence[Outcome]) -> str:

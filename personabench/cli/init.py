@@ -38,8 +38,9 @@ users = 8
 # model = "Qwen/Qwen2.5-7B-Instruct"
 # concurrency = 16
 
-# Controls. With "shuffled", everybody gets another user's history: a method that gains as much
-# then has learned the format and not the person.
+# Controls. With "shuffled", each user gets another user's history: a method that gains as much then
+# has learned the format and not the person. To compare both, run the file twice, the second time
+# with --method rag --history shuffled.
 # history = "shuffled"
 # seeds = [0, 1, 2]
 

@@ -156,10 +156,6 @@ def run(
         {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     given = read_given_options(ctx)
-    if save:
-        save_run_file(save, given.run_file)
-        if not quiet:
-            echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     options = Options(
         methods=split_names(method),
         tasks=split_names(source.tasks),
@@ -191,6 +187,11 @@ def run(
         max_cost=max_cost,
     )
 
+    # Only now: a command that cannot work leaves no file.
+    if save:
+        save_run_file(save, given.run_file)
+        if not quiet:
+            echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     if dry_run and given.environment:
         echo(given.environment, err=True)
     start = print_plan if dry_run else functools.partial(_run, cluster=cluster, quiet=quiet)

@@ -65,9 +65,11 @@ def _mark_unranked(entries: Sequence[Entry], score: Score) -> list[Entry]:
     """Note which entries of a setting do not rank, and why."""
     sizes = Counter(entry.summary.n for entry in entries if score(entry) is not None)
     common = max(sizes, key=lambda n: (sizes[n], n), default=0)
-    return [
-        dataclasses.replace(entry, unranked=_explain_no_rank(entry, common)) for entry in entries
-    ]
+    marked = []
+    for entry in entries:
+        reason = "no score" if score(entry) is None else _explain_no_rank(entry, common)
+        marked.append(dataclasses.replace(entry, unranked=reason))
+    return marked
 
 
 def _explain_no_rank(entry: Entry, common: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ _SAMPLED_SAMPLES = 12
 # Methods that need all users index them, which would take long for the sake of an estimate.
 _LARGEST_POPULATION = 2000
 _DIMENSIONS = 8
+# Seconds that all dry runs of a command may take.
+_SECONDS = 8.0
 
 # Phases whose calls are as many as the users or the samples; others are made once.
 _PER_USER = ("profile",)
@@ -77,7 +80,8 @@ async def outline(
         resolve: the runs of other options.
     """
     options = all_options[number]
-    group = [await _outline_run(job, options, session) for job in jobs]
+    give_up = time.monotonic() + _SECONDS
+    group = [await _outline_run(job, options, session, give_up) for job in jobs]
     if number:
         command.groups[number] = group
         return
@@ -101,7 +105,7 @@ async def outline(
 def _count(job: ResolvedRun, options: Options, session: Session) -> RunProgress:
     engine = session.create_engine(job, options)
     pending = len(engine.owed(job.positions))
-    return RunProgress(_title(job), len(job.positions), pending)
+    return RunProgress(_title(job), len(job.positions), pending, is_simple=_is_simple(job))
 
 
 def _outline_seed(job: ResolvedRun, options: Options) -> RunProgress:
@@ -120,17 +124,20 @@ def _outline_seed(job: ResolvedRun, options: Options) -> RunProgress:
     # Greedy calls of a further seed are mostly those of the first, which are stored by then.
     if options.sampling.temperature == 0 and options.cache == "use":
         expectation = Expectation({}, {}, pending)
-    return RunProgress(_title(job), len(job.positions), pending, expectation)
+    size = len(job.positions)
+    return RunProgress(_title(job), size, pending, expectation, is_simple=_is_simple(job))
 
 
-async def _outline_run(job: ResolvedRun, options: Options, session: Session) -> RunProgress:
+async def _outline_run(
+    job: ResolvedRun, options: Options, session: Session, give_up: float
+) -> RunProgress:
     engine = session.create_engine(job, options)
     pending = engine.owed(job.positions)
-    outlined = RunProgress(_title(job), len(job.positions), len(pending))
-    if len(pending) >= _FEWEST and _needs_plan(job):
+    outlined = RunProgress(_title(job), len(job.positions), len(pending), is_simple=_is_simple(job))
+    if len(pending) >= _FEWEST and not outlined.is_simple and _may_plan(job):
         # Without an estimate, the samples so far have to do.
         with contextlib.suppress(PersonabenchError):
-            outlined.expectation = await expect_calls(job, pending, session)
+            outlined.expectation = await expect_calls(job, pending, session, give_up)
     return outlined
 
 
@@ -138,31 +145,35 @@ def _title(job: ResolvedRun) -> str:
     return f"{job.spec.method} on {job.spec.task}"
 
 
-def _needs_plan(job: ResolvedRun) -> bool:
-    """Whether samples alone do not tell the calls, and a dry run is harmless.
+def _is_simple(job: ResolvedRun) -> bool:
+    """Whether a call per sample is a fair guess."""
+    needs_population = "population" in job.method.requirements()
+    return not (job.method.profiles or needs_population) and job.task.protocol == "static"
 
-    Code of one's own runs only where it was asked for.
-    """
+
+def _may_plan(job: ResolvedRun) -> bool:
+    """Whether a dry run is harmless: code of one's own runs only where it was asked for."""
     # A rehearsal would store the history in a system that is not ours.
     if isinstance(job.method, Memory) and job.method.external:
         return False
     needs_population = "population" in job.method.requirements()
     if needs_population and len(job.dataset.index()) > _LARGEST_POPULATION:
         return False
-    is_installed = all(
+    return all(
         type(plugin).__module__.startswith("personabench.") for plugin in (job.method, job.task)
     )
-    is_simple = not (job.method.profiles or needs_population) and job.task.protocol == "static"
-    return is_installed and not is_simple
 
 
 async def expect_calls(
-    job: ResolvedRun, pending: Sequence[int], session: Session
-) -> Expectation | None:
+    job: ResolvedRun, pending: Sequence[int], session: Session, give_up: float | None = None
+) -> Expectation:
     """The calls that a run has to pay for: those of a few users in a dry run, scaled to all.
 
+    Args:
+        give_up: the time (`time.monotonic`) until which the dry run may take.
+
     Raises:
-        PersonabenchError: the dry run fails.
+        PersonabenchError: the dry run fails, or takes longer.
         KeyboardInterrupt: interrupted.
     """
     index = job.dataset.index()
@@ -171,7 +182,7 @@ async def expect_calls(
     rehearsed = dataclasses.replace(job, method=create(type(job.method), job.method.params))
     policy: Policy = "use" if session.cache is not None else "off"
     runner = DryRunner([rehearsed], session.model, session.cache, policy, FillerEmbedders())
-    client = await runner.run(rehearsed, positions=sampled, memory={}, change={})
+    client = await runner.run(rehearsed, positions=sampled, memory={}, change={}, give_up=give_up)
 
     calls: Counter[Phase] = Counter()
     allowances: Counter[Phase] = Counter()

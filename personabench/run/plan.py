@@ -189,15 +189,18 @@ class DryRunner:
         positions: Sequence[int] | None = None,
         memory: dict[str, Response] | None = None,
         change: Change | None = None,
+        give_up: float | None = None,
     ) -> DryRunClient:
         """Run a method with filler, on the owed samples or on some; return the client.
 
         Args:
             sample_id, positions: one sample, or the positions of several.
             memory: replies of other dry runs, to which those of this one are added.
+            give_up: the time (`time.monotonic`) after which a call ends the dry run with an error.
             change: makes the filler another than the expected one; samples may then fail.
         """
         client = DryRunClient(self.model, self.cache, self.policy)
+        client.give_up = give_up
         if memory is not None:
             client.memory = memory
 

@@ -57,6 +57,7 @@ class RunProgress:
     Attributes:
         total: samples; pending: those without an answer when the command began.
         expectation: None if nothing is known.
+        is_simple: a call per sample is a fair guess.
         progress, traffic: of the run in progress.
     """
 
@@ -69,6 +70,14 @@ class RunProgress:
     elapsed: float = 0.0
     began: float | None = None
     has_ended: bool = False
+    is_simple: bool = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing says yet how many calls the run makes, which may be many."""
+        done = self.progress.done if self.progress is not None else 0
+        is_guessed = self.expectation is None and not self.is_simple and done < _ENOUGH
+        return is_guessed and not self.has_ended and self.pending > done
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -155,6 +164,11 @@ class CommandProgress:
     def ahead(self) -> int:
         """Pending samples of runs that have not begun."""
         return sum(run.pending for run in self.runs if run.progress is None and not run.has_ended)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the time that is left is a lower bound only."""
+        return any(run.is_open for run in self.runs)
 
     def place(self, progress: Progress) -> tuple[int, int]:
         """The number of a run, from 1, and the number of runs."""

@@ -82,7 +82,9 @@ def test_typed_options_win_and_a_typed_key_replaces_its_own_alone(
 def test_a_saved_file_repeats_the_command_and_stands_in_each_run(
     personabench: Command, tmp_path: Path
 ) -> None:
-    first = folders(personabench(*shlex.split(TYPED), "--save", "saved.toml", "--json"))
+    words = ("-t", "lamp4", "-b", "scripted", "-n", "2", "--grid", "rag.k=1,2", "--json")
+    first = folders(personabench("run", "-m", "rag", *words, "--save", "saved.toml"))
+    assert len(first) == 2
     text = (tmp_path / "saved.toml").read_text()
     assert folders(personabench("run", "saved.toml", "--json")) == first
     for folder in first:
@@ -234,8 +236,8 @@ def test_names_are_completed_in_lists(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "mine.py").touch()
     (tmp_path / "own.toml").touch()
     (tmp_path / "small.gguf").touch()
-    assert completion.complete_methods("none,ra") == ["none,rag", "none,random"]
-    assert completion.complete_methods("rag,rag") == []
+    assert completion.complete_methods("none,rand") == ["none,random"]
+    assert completion.complete_methods("random,random") == []
     assert "lamp4" in completion.complete_tasks("la")
     assert completion.complete_methods("./m") == ["./mine.py"]
     assert completion.complete_tasks("none,./o") == ["none,./own.toml"]
@@ -260,7 +262,7 @@ main()
 
 
 def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
-    words = "personabench run --task lamp4 --method none,ra"
+    words = "personabench run --task lamp4 --method none,copy_n"
     environment = {
         **os.environ,
         "COMP_WORDS": words,
@@ -272,7 +274,7 @@ def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
         [sys.executable, "-c", program],
         capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
     )  # fmt: skip
-    assert ended.stdout.split() == ["none,rag", "none,random"]
+    assert ended.stdout.split() == ["none,copy_nearest"]
     assert ended.stderr.strip() == ""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from personabench import rejected_responses
 from personabench.api import registry
 from personabench.api.compatibility import Cell, capabilities, matrix, verdict
 from personabench.api.method import Method
@@ -159,7 +160,10 @@ def test_the_example_data_have_what_a_task_offers(name: str) -> None:
     assert ("items" in offers) == bool(items)
     assert ("preference" in offers) == any("preference" in sample.hidden for sample in samples)
     assert ("picks" in offers) == any("type_length" in sample.hidden for sample in samples)
-    responses = {record.response for sample in samples for record in sample.history}
+    assert ("majority" in offers) == any("population_majority" in s.hidden for s in samples)
+    records = [record for sample in samples for record in sample.history]
+    assert ("comparisons" in offers) == any(map(rejected_responses, records))
+    responses = {record.response for record in records}
     if "labels" in offers and "precedents" in offers:
         assert responses <= set(task.labels)
     elif "labels" in offers:

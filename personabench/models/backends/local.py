@@ -288,7 +288,9 @@ class ServerTokens(Tokens):
 def free_cores() -> int:
     """Choose the number of threads: all cores, fewer if other work fills more than half of them.
 
-    The number does not change results.
+    With c cores of which a share l is busy, it is c - max(0, c l - c / 2), rounded, and never more
+    than this process may run on: 2, 4 and 16 on idle machines of so many cores, half of them on
+    machines that are full.  The number does not change results.
     """
     import psutil
 
@@ -297,7 +299,18 @@ def free_cores() -> int:
     cores = os.cpu_count() or 1
     load = psutil.cpu_percent(interval=GLANCE) / 100
     excess: float = cores * load - cores / 2
-    return max(1, min(cores, round(cores - max(0.0, excess))))
+    free = round(cores - max(0.0, excess))
+    return max(1, min(_allowed_cores() or cores, free))
+
+
+def _allowed_cores() -> int | None:
+    """The cores that this process may run on, as set by `taskset` or a container; None if unknown.
+
+    Only Linux knows.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    return len(os.sched_getaffinity(0))
 
 
 def find_model(name: str | None) -> Path:

@@ -168,7 +168,7 @@ function multiple(title, note, multiples, saved, isWhole, after = "") {
   return made;
 }
 
-/** Quality against cost, of methods: controls cannot be bought, and a row without an interval is not ranked. */
+/** Quality against cost, by the leaderboard's rule: controls cannot be bought, and rows without a rank are left out. */
 function frontier(group, metric, all, width) {
   const rows = all.filter(({ row }) => row.history === "own");
   if (!rows.length) return null;
@@ -184,7 +184,7 @@ function frontier(group, metric, all, width) {
   });
   const better = (a, b) => (isHigher(group, metric) ? a > b : a < b);
   const steps = [];
-  for (const point of data.filter(({ apart, sure }) => !apart && sure).sort((a, b) => a.cost - b.cost || (better(a.value, b.value) ? -1 : 1)))
+  for (const point of data.filter(({ apart }) => !apart).sort((a, b) => a.cost - b.cost || (better(a.value, b.value) ? -1 : 1)))
     if (!steps.length || better(point.value, steps.at(-1).value)) steps.push(point);
   const costs = data.map((each) => each.cost);
   const wide = Math.max(...costs) / Math.min(...costs);
@@ -244,7 +244,7 @@ function samplesOf(rows, data) {
   return [
     cut ? `; scores on the ${cut.found.common.n} samples that all have` : "",
     data.some(({ apart }) => apart) ? "; hollow: too few users or samples, not compared" : "",
-    data.some(({ apart, sure }) => !apart && !sure) ? "; hollow and grey: no interval, not ranked" : "",
+    data.some(({ apart, sure }) => !apart && !sure) ? "; hollow and grey: no interval" : "",
   ].join("");
 }
 

@@ -395,5 +395,15 @@ def test_threads_leave_a_core_to_other_work(
     monkeypatch: pytest.MonkeyPatch, busy: float, threads: int
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)), raising=False)
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: busy)
     assert free_cores() == threads
+
+
+def test_no_more_threads_are_used_than_the_process_may_run_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 0.0)
+    assert free_cores() == 2
