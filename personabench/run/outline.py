@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from personabench.api.guard import create
+from personabench.api.memory import Memory
 from personabench.errors import PersonabenchError
 from personabench.models.cache import Policy
 from personabench.results.run_folder import RunFolder
@@ -152,6 +153,9 @@ def _is_simple(job: ResolvedRun) -> bool:
 
 def _may_plan(job: ResolvedRun) -> bool:
     """Whether a dry run is harmless: code of one's own runs only where it was asked for."""
+    # A rehearsal would store the history in a system that is not ours.
+    if isinstance(job.method, Memory) and job.method.external:
+        return False
     needs_population = "population" in job.method.requirements()
     if needs_population and len(job.dataset.index()) > _LARGEST_POPULATION:
         return False
