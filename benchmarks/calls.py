@@ -1,14 +1,21 @@
 """Model calls of methods on LaMP-4's example data, against their reference implementations.
 
-    python benchmarks/calls.py [--limit 37]
+    python benchmarks/calls.py [--limit 60]
 
 Ours are the distinct calls in the ledgers of runs with the scripted backend, in a new results
-folder.  A reference implementation's calls are computed for the same questions, from its code: it
-keeps nothing between questions, so a user's second question costs as much as the first.
+folder.  A reference implementation's calls are computed for the same questions, from its code or,
+where there is none, from its paper: it keeps nothing between questions, so a user's second question
+costs as much as the first.  Calls that repeat an unreadable reply are left out on both sides.
 
-- rag (LaMP): one call per question.
+- none, rag (LaMP): one call per question.
 - summary (integrating summarization and retrieval): one summary and one answer per question.
+- trsr: one call for each block of 5 records, and the answer.
+- cicl: one draft per pair shown, and the answer.
+- persona_db: two calls per user and two more that turn the replies into JSON, and the answer.
+- compsum: one analysis and the answer.
+- cipher: a draft and a preference for each of 5 records, one call that joins them, and the answer.
 - dpl: one call per record compared, one for the profile, one for the answer.
+- drp: two calls per record compared, one for the profile, one for the answer.
 - rpm: features, then evidence or attributes, then reasons, for each of N records (3N), at least one
   call to group the features, and two per question.
 """
@@ -18,6 +25,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,11 +44,21 @@ class Question(NamedTuple):
 
 
 REFERENCES: dict[str, Callable[[Question], float]] = {
+    "none": lambda question: 1,
     "rag": lambda question: 1,
     "summary": lambda question: 2,
+    "trsr": lambda question: math.ceil(question.records / 5) + 1,
+    "cicl": lambda question: question.flags.get("pairs", 0) + 1,
+    "persona_db": lambda question: 1,
+    "compsum": lambda question: 2,
+    "cipher": lambda question: 2 * min(question.records, 5) + 2,
     "dpl": lambda question: question.flags.get("n_eff", 0) + 2,
+    "drp": lambda question: 2 * question.flags.get("n_eff", 0) + 2,
     "rpm": lambda question: 3 * question.records + 1 + 2,
 }
+# Calls of a reference implementation for each user of the population.
+PER_USER = {"persona_db": 4}
+REPEATED = ("answer_retried", "analysis_retried")
 
 
 async def run_method(
@@ -75,8 +93,10 @@ def print_row(method: str, usage: dict[str, Any], questions: Sequence[Question])
         return sum(calls)
 
     users = len({question.user_id for question in questions})
-    offline, online = count(["prepare", "profile"]), count(["predict"])
+    repeated = sum(question.flags.get(name, 0) for question in questions for name in REPEATED)
+    offline, online = count(["prepare", "profile"]), count(["predict"]) - int(repeated)
     reference = sum(REFERENCES[method](question) for question in questions)
+    reference += PER_USER.get(method, 0) * users
     print(
         f"{method:12}{offline / users:12.1f}{online / len(questions):14.1f}"
         f"{offline + online:10}{reference:12.0f}{(offline + online) / reference:8.2f}"
@@ -87,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--limit", type=int, default=37, help="questions, rounded up to users")
+    parser.add_argument("--limit", type=int, default=60, help="questions, rounded up to users")
     limit = parser.parse_args().limit
     print(f"{'':12}{'per user':>12}{'per question':>14}{'in all':>10}{'reference':>12}{'ratio':>8}")
     for method in REFERENCES:

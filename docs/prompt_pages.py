@@ -63,6 +63,7 @@ HEADLINE = ("lamp4", "310")
 REVIEW = ("reviews", "marlow_v-P0DOVETL14")
 TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
+REPLY = ("prefeval", "pet_ownership-000")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
 CASES: Mapping[str, Sequence[Case]] = {
@@ -81,6 +82,12 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("cipher", *TAG),
         Case("icl_edit", *HEADLINE),
         Case("cot_edit", *HEADLINE),
+    ],
+    "remind": [
+        Case("remind", *REPLY),
+        Case("cot", *REPLY),
+        Case("rag_k", *REPLY, ("rag_k.k=2",)),
+        Case("self_critic", *REPLY),
     ],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
     "mem0_like": [

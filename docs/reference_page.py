@@ -32,7 +32,14 @@ change.
 PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
     (
         "For methods",
-        (("personabench", "Method"), ("personabench", "Context"), ("personabench", "Population")),
+        tuple(
+            ("personabench", name)
+            for name in ("Method", "Context", "Population", "Memory", "MemoryItem")
+        ),
+    ),
+    (
+        "For memories",
+        (("personabench", "Memory"), ("personabench", "Batch"), ("personabench", "MemoryItem")),
     ),
     (
         "Data",

@@ -13,6 +13,7 @@ from typing import Any
 
 from personabench import Batch, Context, Memory, MemoryItem, PromptFile
 from personabench.api.memory_batches import Unit
+from personabench.api.memory_messages import write_time
 from personabench.methods.memory_parts import (
     NUMBER,
     TEXT,
@@ -28,7 +29,6 @@ from personabench.methods.memory_parts import (
     read_text,
     read_texts,
     request_object,
-    write_time,
 )
 
 PROMPTS = PromptFile(__file__, "amem_like.prompts.toml")

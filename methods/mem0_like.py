@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from personabench import Batch, Context, Memory, MemoryItem, PromptFile
 from personabench.api.memory_batches import Unit
+from personabench.api.memory_messages import write_time
 from personabench.hashing import digest
 from personabench.methods.mem0_scoring import NO_CANDIDATE, find_entities, score_additive
 from personabench.methods.memory_parts import (
@@ -32,7 +33,6 @@ from personabench.methods.memory_parts import (
     read_texts,
     request_object,
     unite,
-    write_time,
 )
 from personabench.types import normalized
 
@@ -131,7 +131,8 @@ class Mem0Like(Memory):
             "extract",
             self._slots(state, batch, ctx),
             lambda value: read_texts(value.get("facts")) if "facts" in value else None,
-            schema=object_schema(facts=list_schema(TEXT, _FACTS)),
+            # Objects, of which a plan knows that there may be none.
+            schema=object_schema(facts=list_schema(object_schema(text=TEXT), _FACTS)),
             max_tokens=400,
             shorten=("recent", "messages"),
         )

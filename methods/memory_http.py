@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from personabench import Batch, Context, Memory, MemoryItem, UsageError
 from personabench.api.memory_batches import Unit
+from personabench.api.memory_messages import list_messages, read_items
 from personabench.errors import BackendError
-from personabench.methods.memory_parts import write_time
 
 if TYPE_CHECKING:
     from personabench.models.backends.http import HTTPClient, Reply
@@ -40,7 +40,7 @@ class MemoryHTTP(Memory):
     needs = ("history|feedback",)
     retrieval_params = ("memory_tokens", "k")
     opaque = True
-    served = True
+    external = True
 
     @dataclass(frozen=True)
     class Params(Memory.Params):
@@ -138,7 +138,7 @@ class MemoryHTTP(Memory):
             "tokens": self.params.memory_tokens,
         }
         reply = await self._post("retrieve", request)
-        return read_items(reply)
+        return read_items(reply, self.name)
 
     async def close(self) -> None:
         """Delete all namespaces of the run."""
@@ -194,45 +194,6 @@ class MemoryHTTP(Memory):
 
 class _Uncertain(BackendError):
     """A request failed that the server may have worked on."""
-
-
-def list_messages(batch: Batch, ctx: Context) -> list[dict[str, Any]]:
-    """The records of a batch as messages."""
-    return [
-        {
-            "id": record.id,
-            "role": record.fields.get("speaker", "user"),
-            "content": ctx.task.describe(record),
-            "time": record.time or batch.time,
-            "session": record.fields.get("block", record.id),
-        }
-        for record in batch.records
-    ]
-
-
-def read_items(reply: Mapping[str, Any]) -> list[MemoryItem]:
-    """Read the items of a reply, best first, or the lines of its text.
-
-    Raises:
-        BackendError: it has neither.
-    """
-    if isinstance(reply.get("items"), list):
-        return [_read_item(item) for item in reply["items"] if isinstance(item, dict)]
-    if isinstance(reply.get("text"), str):
-        # By lines, so that the budget cuts between them.
-        return [MemoryItem(line, None) for line in reply["text"].splitlines() if line.strip()]
-    raise BackendError(
-        'memory_http: a reply to /retrieve has neither a "text" nor a list of "items"'
-    )
-
-
-def _read_item(item: Mapping[str, Any]) -> MemoryItem:
-    text = str(item.get("text", ""))
-    if isinstance(item.get("time"), str) and item["time"]:
-        text = f"[{write_time(item['time'])}] {text}"
-    ids = item.get("record_ids")
-    is_list = isinstance(ids, list) and all(isinstance(name, str) for name in ids)
-    return MemoryItem(text, ids if is_list else None, "items")
 
 
 def _base_url() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Literal, TypeVar
 
 from personabench import Batch, Context, Message, PromptFile
@@ -197,16 +196,6 @@ def _limit(max_tokens: int, ctx: Context) -> int:
 def describe_batch(batch: Batch, ctx: Context) -> str:
     """The records of a batch in the task's words, oldest first."""
     return "\n".join(ctx.task.describe(record) for record in batch.records)
-
-
-def write_time(time: str) -> str:
-    """A date in words, with the time of day if it has one; a position in the history as it is."""
-    try:
-        date = datetime.fromisoformat(time)
-    except ValueError:
-        return time
-    day = f"{date.day} {date:%B %Y}"
-    return f"{day}, {date:%H:%M}" if len(time) > len("2023-05-08") else day
 
 
 def numbered(texts: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from personabench import Batch, Context, Memory, MemoryItem, PromptFile
 from personabench.api.memory import days_between
 from personabench.api.memory_batches import Unit, split_batches
+from personabench.api.memory_messages import write_time
 from personabench.hashing import digest
 from personabench.methods.memory_parts import (
     Retriever,
@@ -23,7 +24,6 @@ from personabench.methods.memory_parts import (
     describe_batch,
     rank,
     request_text,
-    write_time,
 )
 
 PROMPTS = PromptFile(__file__, "memorybank_like.prompts.toml")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from personabench import Batch, Context, Memory, MemoryItem, PromptFile
 from personabench.api.memory import days_between
 from personabench.api.memory_batches import Unit
+from personabench.api.memory_messages import write_time
 from personabench.methods.memory_parts import (
     TEXT,
     Retriever,
@@ -28,7 +29,6 @@ from personabench.methods.memory_parts import (
     read_texts,
     request_object,
     unite,
-    write_time,
 )
 
 PROMPTS = PromptFile(__file__, "memoryos_like.prompts.toml")

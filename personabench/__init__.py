@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Names are loaded on first use, so that `import personabench` and the command line start without
 # numpy and the models.
@@ -29,6 +29,8 @@ _MODULES = {
     "Audited": "api.data_sources",
     "Dataset": "api.dataset",
     "Layout": "api.layout",
+    "comparison_record": "api.comparison",
+    "rejected_responses": "api.comparison",
     "read_rows": "api.rows",
     "Metric": "metrics.metric",
     "Rendered": "api.wording",
@@ -82,10 +84,13 @@ __all__ = [
     "Vocabulary",
     "Wording",
     "__version__",
+    "comparison_record",
     "read_rows",
+    "rejected_responses",
 ]
 
 if TYPE_CHECKING:
+    from personabench.api.comparison import comparison_record, rejected_responses
     from personabench.api.context import Context
     from personabench.api.data_sources import Audited, Downloadable, Generative
     from personabench.api.dataset import Dataset

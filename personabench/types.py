@@ -323,6 +323,8 @@ class Sampling(msgspec.Struct, frozen=True):
             the answer alone.
         refusals: "empty" makes empty replies of those that a filter withheld or the model refused,
             and of refused prompts; unset leaves the words, and fails the samples of such prompts.
+        memory_tokens: tokens of a request for an answer that records and notes may take; unset for
+            no limit.
     """
 
     temperature: float = 0.0
@@ -331,3 +333,4 @@ class Sampling(msgspec.Struct, frozen=True):
     # Unset rather than named, so that the fingerprints of earlier runs stay.
     reading: Literal["raw"] | msgspec.UnsetType = msgspec.UNSET
     refusals: Literal["empty"] | msgspec.UnsetType = msgspec.UNSET
+    memory_tokens: int | msgspec.UnsetType = msgspec.UNSET

@@ -76,6 +76,14 @@ CAPABILITIES: Mapping[str, Capability] = MappingProxyType(
             "a question is which of two responses suits the user",
             "its questions are no pairs of responses",
         ),
+        "comparisons": Capability(
+            "a record is a response that the user preferred, beside others that were not",
+            "its records do not compare responses",
+        ),
+        "majority": Capability(
+            "an oracle sees the choice that most other users prefer",
+            "it does not know what most other users prefer",
+        ),
         "safety": Capability(
             "some requests ought to be refused",
             "none of its requests ought to be refused",

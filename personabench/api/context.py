@@ -339,6 +339,7 @@ class Context(Caller):
         """
         # Before the task's code runs, which would be taken for the one at fault.
         check_arguments("render", sample=sample, records=records, notes=notes, contract=contract)
+        records, notes = self._limit_memory(records, notes)
         rendered: Rendered | None = None
 
         def build(candidates: Sequence[Record]) -> tuple[Message, ...]:
@@ -357,6 +358,29 @@ class Context(Caller):
             sent = Sent(rendered.records, (notes,) if notes else ())
             self._rendered[id(messages)] = messages, sent
         return messages
+
+    def _limit_memory(self, records: Sequence[Record], notes: str) -> tuple[Sequence[Record], str]:
+        """Keep notes, and then the best whole records, within `memory_tokens` of the run."""
+        budget = self.sampling.memory_tokens
+        if budget is msgspec.UNSET or self._phase != "predict":
+            return records, notes
+
+        used = self.tokens.count(notes) if notes else 0
+        if used > budget:
+            notes = self.tokens.truncate(notes, budget)
+            used = self.tokens.count(notes)
+            self.flag("memory_truncated")
+        count = 0
+        for record in records:
+            tokens = self.tokens.count(self.task.describe(record))
+            if used + tokens > budget:
+                self.flag("memory_over_budget", len(records) - count)
+                break
+            used += tokens
+            count += 1
+        self.flag("memory_tokens", used)
+        self.flag("memory_items", count)
+        return records[:count], notes
 
     def word(
         self,

@@ -60,7 +60,8 @@ def _compare_objects(old: dict[str, Any], new: dict[str, Any]) -> Delta:
 
 def _compare_lists(old: list[Any], new: list[Any]) -> Delta:
     shorter = min(len(old), len(new))
-    keep = 0
+    # Most lists have grown at their end, which is found much faster as a whole.
+    keep = shorter if _is_same(old[:shorter], new[:shorter]) else 0
     while keep < shorter and _is_same(old[keep], new[keep]):
         keep += 1
     tail = 0

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Ingested", "Memory", "MemoryItem", "Unit"]
 
+# More than the samples in progress at once.
+_OPEN_ROUNDS = 4096
 _OWNED = ("predict", "profile", "update", "visible")
 
 
@@ -64,7 +66,7 @@ class Ingested(msgspec.Struct, frozen=True, omit_defaults=True):
     final: Mapping[str, Any] = {}
 
     @property
-    def asked(self) -> Any:
+    def frozen(self) -> Any:
         """The state that questions are asked of."""
         return apply_delta(self.memory, self.final)
 
@@ -88,13 +90,13 @@ class Memory(Method):
         opaque: the state lives elsewhere, so that it cannot be continued: an interrupted ingestion
             starts again.
         separator: the text between items in the request.
-        served: True if it asks a server of the user's, without which it cannot run.
+        external: True if it needs a server or a package of the user's, without which it cannot run.
     """
 
     unit: ClassVar[Unit] = "exchange"
     retrieval_params: ClassVar[Sequence[str]] = ("memory_tokens",)
     opaque: ClassVar[bool] = False
-    served: ClassVar[bool] = False
+    external: ClassVar[bool] = False
     separator: ClassVar[str] = "\n"
     needs: ClassVar[Sequence[str]] = ("history|feedback",)
 
@@ -206,14 +208,20 @@ class Memory(Method):
 
         query = ctx.task.query_text(sample)
         now = sample.time or ingested.time
-        items = await self._retrieve_frozen(ingested.asked, query, ctx, now)
+        items = await self._retrieve_frozen(ingested.frozen, query, ctx, now)
         shown = self._cut(items, ctx)
         messages, shown = self._fit(sample, shown, ctx)
         self._report(shown, ctx)
         recalled = [item.key for item in shown if item.key]
-        self._rounds[ctx.sample_id] = _Round(sample.stimulus or sample.input, recalled, now)
+        self._open_round(ctx.sample_id, _Round(sample.stimulus or sample.input, recalled, now))
         response = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
         return response.text.strip()
+
+    def _open_round(self, sample_id: str, opened: _Round) -> None:
+        """Remember a round until its feedback, which most tasks do not have."""
+        self._rounds[sample_id] = opened
+        while len(self._rounds) > _OPEN_ROUNDS:
+            del self._rounds[next(iter(self._rounds))]
 
     async def update(self, state: State, feedback: Any, ctx: Context) -> State:
         """Ingest a round of an online task: its question with the user's reaction."""
@@ -247,6 +255,10 @@ class Memory(Method):
     def _cut(self, items: Sequence[MemoryItem], ctx: Context) -> list[MemoryItem]:
         """Keep the best whole items within `memory_tokens`; flag the others."""
         budget = getattr(self.params, "memory_tokens", Memory.Params.memory_tokens)
+        # The run's own limit holds for all methods alike.
+        shared = ctx.sampling.memory_tokens
+        if shared is not msgspec.UNSET:
+            budget = min(budget, shared) if budget else shared
         kept = [item for item in items if item.text]
         if not budget:
             return kept

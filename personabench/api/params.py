@@ -61,6 +61,23 @@ def parse_assignments(
     return by_owner
 
 
+def format_value(value: Any) -> str:
+    """A value of a TOML file as the command line has it.
+
+    Raises:
+        ValueError: it is a table, or a list of lists or tables.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        if any(isinstance(item, list | dict) for item in value):
+            raise ValueError("write a list of plain values")
+        return ",".join(map(format_value, value))
+    if isinstance(value, dict):
+        raise ValueError("write a value, not a table")
+    return str(value)
+
+
 def expand_grid(texts: Sequence[str]) -> list[list[str]]:
     """Expand `[owner.]key=value,value` texts into lists of assignments, the last key fastest.
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import logging
 import sys
-import traceback
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -26,15 +24,19 @@ from typing import Any, Literal
 
 from personabench.api.capabilities import check_declarations
 from personabench.api.guard import (
-    TRACEBACKS,
     describe_value,
     explain_result,
     is_fault,
-    is_library,
     locate,
     params_of,
 )
 from personabench.api.own_data.declaration import ENDING
+from personabench.api.plugin_files import (
+    explain_import,
+    import_plugin,
+    import_reference,
+    is_reference,
+)
 from personabench.api.source import PLUGIN, read_literals, source_hash
 from personabench.errors import PluginError, UsageError
 
@@ -71,12 +73,6 @@ _given: dict[tuple[Kind, str], type[Any]] = {}
 
 # Installed classes that were checked: a table of many runs loads the class of each.
 _checked: list[tuple[Kind, Any]] = []
-
-# Files of modules that plugins have imported from their own folders, by module name.
-_helpers: dict[str, Path] = {}
-
-# Folders of plugins that this module has added to Python's path.
-_folders: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -173,9 +169,11 @@ def load_class(kind: Kind, name: str) -> type[Any]:
             names.
     """
     if not is_file(name):
-        return _load_installed(kind, name)
-
-    cls = _load_from_path(kind, name)
+        if kind != "method" or not is_reference(name):
+            return _load_installed(kind, name)
+        cls = _load_reference(name)
+    else:
+        cls = _load_from_path(kind, name)
     _given[kind, cls.name] = cls
     return cls
 
@@ -194,6 +192,24 @@ def load_if(path: Path, wanted: Collection[tuple[str, str]]) -> None:
 def is_file(name: str) -> bool:
     """Whether a name from the command line is a path, with or without a class."""
     return name.endswith(_FILE_ENDINGS) or ".py:" in name
+
+
+def _load_reference(name: str) -> type[Any]:
+    """Load `module:Class`, a method or the provider of a memory."""
+    cls: Any = _adapt_provider(import_reference(name))
+    if isinstance(cls, type) and not hasattr(cls, "name"):
+        cls.name = cls.__name__  # type: ignore[attr-defined]
+    _check_class("method", cls, name)
+    return cls  # type: ignore[no-any-return]
+
+
+def _adapt_provider(cls: Any) -> Any:
+    """Make a memory of a class that is none, but has the methods of a provider."""
+    from personabench.api.python_memory import is_provider, make_memory_class
+
+    if is_provider(cls) and not issubclass(cls, _base_class("method")):
+        return make_memory_class(cls)
+    return cls
 
 
 def load_recorded(
@@ -279,7 +295,7 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
     except BaseException as error:
         if not is_fault(error):
             raise
-        raise _explain_import(place, error) from error
+        raise explain_import(place, error) from error
 
     # A class without a name is called as its entry point is.
     if isinstance(cls, type) and not hasattr(cls, "name"):
@@ -292,24 +308,6 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
         problem = f"the entry point is called '{name}'; give both one name"
         raise explain_result(cls, "name", f"'{name}'", f"it is '{cls.name}': {problem}")
     return cls
-
-
-def _explain_import(place: str, error: BaseException) -> PluginError:
-    """Explain why a module does not import, with the line of the module that is at fault."""
-    line = ""
-    if isinstance(error, SyntaxError):
-        line = f"{error.filename}, line {error.lineno}"
-    else:
-        for frame in traceback.extract_tb(error.__traceback__):
-            # Python's own machinery is "<frozen ...>" or in its library.
-            if not is_library(Path(frame.filename)) and "importlib" not in frame.filename:
-                line = f"{frame.filename}, line {frame.lineno}"
-    location = f" ({line})" if line else ""
-    TRACEBACKS.error("%s", place, exc_info=error)
-    return PluginError(
-        f"{place}{location}: expected a module that imports, but it does not import: "
-        f"{type(error).__name__}: {error}"
-    )
 
 
 def _suggest_names(name: str, candidates: Collection[str]) -> str:
@@ -402,7 +400,7 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
         cls = _make_declared(kind, path)
         classes = {cls.__name__: cls}
     else:
-        module = _import_plugin(path)
+        module = import_plugin(path)
         classes = _classes_in(kind, module)
         cls = _choose_class(kind, path, classes, class_name)
 
@@ -435,102 +433,20 @@ def _split_path(text: str) -> tuple[Path, str]:
     return Path(f"{stem}.py"), class_name
 
 
-def _import_plugin(path: Path) -> ModuleType:
-    """Import a file by path.
-
-    Raises:
-        PluginError: the file cannot be imported.
-    """
-    try:
-        return _execute_plugin(path)
-    # The file may raise anything while it is imported.
-    except BaseException as error:
-        if not is_fault(error):
-            raise
-        raise _explain_import(str(path), error) from error
-
-
-def _execute_plugin(path: Path) -> ModuleType:
-    # Named by the path's hash, so that two files of one name do not replace each other in
-    # sys.modules.
-    path_hash = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
-    name = f"{PLUGIN}{path_hash[:12]}"
-
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is not a Python file")
-
-    folder = path.resolve().parent
-    _forget_helpers(folder)
-    _add_to_path(folder)
-    importlib.invalidate_caches()
-
-    loaded_before = set(sys.modules)
-    module = importlib.util.module_from_spec(spec)
-    # Registered before it runs: dataclasses look up their module while the class is created.
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    finally:
-        _remember_helpers(folder, sys.modules.keys() - loaded_before)
-    return module
-
-
-def _remember_helpers(folder: Path, modules: Iterable[str]) -> None:
-    """Remember those modules that a plugin has imported from its own folder."""
-    for name in modules:
-        file = getattr(sys.modules.get(name), "__file__", None)
-        if file is None or name.startswith(PLUGIN):
-            continue
-        path = Path(file).resolve()
-        if folder in path.parents and not is_library(path):
-            _helpers[name] = path
-
-
-def _forget_helpers(folder: Path) -> None:
-    """Have the modules of a folder imported anew.
-
-    Their files may have changed, or another plugin has imported a module of the same name.
-    """
-    for name, path in list(_helpers.items()):
-        root = name.partition(".")[0]
-        twins = (folder / f"{root}.py", folder / root / "__init__.py")
-        if folder in path.parents or any(twin.is_file() for twin in twins):
-            del _helpers[name]
-            sys.modules.pop(name, None)
-
-
-def _add_to_path(folder: Path) -> None:
-    """Let a plugin import the modules beside it, before those beside other plugins."""
-    text = str(folder)
-    if text in _folders:
-        _folders.remove(text)
-        sys.path[:] = [entry for entry in sys.path if entry != text]
-    if text in sys.path:
-        return
-
-    # After everything else, so that no file hides a module of Python or an installed package.
-    positions = [sys.path.index(entry) for entry in _folders if entry in sys.path]
-    sys.path.insert(min(positions, default=len(sys.path)), text)
-    _folders.append(text)
-
-
 def _classes_in(
     kind: Kind,
     module: ModuleType,
 ) -> dict[str, type[Any]]:
     """Return the methods or tasks that a module defines itself, by class name."""
     base = _base_class(kind)
-    return {
+    own = {
         name: value
         for name, value in vars(module).items()
-        if isinstance(value, type)
-        and value.__module__ == module.__name__
-        and issubclass(value, base)
+        if isinstance(value, type) and value.__module__ == module.__name__
     }
+    if kind == "method":
+        own = {name: _adapt_provider(value) for name, value in own.items()}
+    return {name: value for name, value in own.items() if issubclass(value, base)}
 
 
 def _choose_class(

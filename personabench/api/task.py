@@ -304,6 +304,20 @@ class Task(Wording):
         return {}
 
     @classmethod
+    def derive(
+        cls,
+        options: tuple[Mapping[str, Any], Mapping[str, Any]],
+        scores: tuple[Mapping[str, float], Mapping[str, float]],
+    ) -> Mapping[str, float]:
+        """Return numbers that two runs give together, by name; `compare` prints them.
+
+        Args:
+            options: the task's options in either run.
+            scores: the metrics of either run on the samples that both have.
+        """
+        return {}
+
+    @classmethod
     def metrics_of(cls, metric_names: Collection[str]) -> tuple[Metric, ...]:
         """Return the metrics of a run that reports these names."""
         # Tasks whose metrics depend on their data override this and select by name.

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
+from personabench.api.comparison import describe_comparison, rejected_responses
 from personabench.api.contracts import WORDING, Contract, check_rendered, guard_methods
 from personabench.models.tokens import Tokens
 from personabench.types import Message, Record, Sample
@@ -159,7 +160,13 @@ class Wording(ABC):
         """Read an answer as a scorer does; None when it cannot be read."""
 
     def describe(self, record: Record) -> str:
-        """Write a record as labelled plain text, for prompts about the user."""
+        """Write a record as labelled plain text, for prompts about the user.
+
+        A comparison is written with the responses that the user did not prefer.
+        """
+        if rejected_responses(record):
+            return describe_comparison(record)
+
         response = f"{self.words.response.capitalize()}: {record.response}"
         if record.stimulus is None:
             return response
@@ -171,7 +178,12 @@ class Wording(ABC):
         return sample.stimulus or sample.input
 
     def document_text(self, record: Record) -> str:
-        """Return the text to find a record by; never a label or score."""
+        """Return the text to find a record by; never a label or score.
+
+        That of a comparison is its prompt and the preferred response.
+        """
+        if rejected_responses(record):
+            return f"{record.stimulus}\n{record.response}"
         return record.stimulus or record.response
 
     def question(self, record: Record, like: Sample) -> Sample:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personabench.cli.completion import complete_methods, complete_tasks
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.help import PlainCommand
 from personabench.cli.model_options import ModelArguments
@@ -38,7 +39,12 @@ app = typer.Typer(
 
 @app.command("task", cls=PlainCommand)
 def task(
-    name: Annotated[str, typer.Argument(help="Task name or file.py[:Class].", metavar="TASK")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Task name or file.py[:Class].", metavar="TASK", autocompletion=complete_tasks
+        ),
+    ],
     split: Split = None,
     data: Data = None,
     json: Json = False,
@@ -54,7 +60,14 @@ def task(
 
 @app.command("method", cls=PlainCommand)
 def method(
-    name: Annotated[str, typer.Argument(help="Method name or file.py[:Class].", metavar="METHOD")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Method name or file.py[:Class].",
+            metavar="METHOD",
+            autocompletion=complete_methods,
+        ),
+    ],
     task: Annotated[
         str | None,
         typer.Option(

@@ -13,10 +13,13 @@ from personabench.results.index import find_any_run
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
+    from personabench.cli.text_table import Column
     from personabench.leaderboard.run_comparison import MetricComparison, RunComparison
     from personabench.results.index import Run
+
+# Longer names of metrics are broken.
+_LONGEST = 24
 
 # Fields of each run's summary in `compare --json`.
 _SUMMARY_FIELDS = (
@@ -108,33 +111,39 @@ def _print(a: Run, b: Run, comparison: RunComparison) -> None:
 
 def print_metrics(console: Console, comparison: RunComparison) -> None:
     """Print the metrics of two sides: values, gains with intervals, p-values, wins, losses."""
-    console.print(_metric_table(comparison))
+    from personabench.cli.text_table import print_table
+
+    console.print()
+    print_table(console, _metric_columns(comparison, " … "), _metric_columns(comparison, " …\n"))
+    console.print()
     for name, metric in comparison.metrics.items():
         for line in _metric_lines(name, metric, comparison.n):
             console.print(f" {line}", markup=False)
 
 
-def _metric_table(comparison: RunComparison) -> Table:
-    from rich import box
-    from rich.table import Table
+def _metric_columns(comparison: RunComparison, joint: str) -> list[Column]:
+    """The columns of a table of metrics, the ends of intervals joined by a text."""
+    from personabench.cli.text_table import Column
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for heading in ("", "A", "B", "gain of A", "95 % interval", "p"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    names, rows = [], []
     for name, metric in comparison.metrics.items():
         gain = metric.gain
-        arrow = "↑" if metric.higher_is_better else "↓"
-        interval = "–" if gain.low is None else f"{gain.low:+.4f} … {gain.high:+.4f}"
+        interval = "–" if gain.low is None else f"{gain.low:+.4f}{joint}{gain.high:+.4f}"
         corrected = metric.contrast.corrected
-        table.add_row(
-            f"{name} {arrow}",
-            f"{metric.a.value:.4f}",
-            f"{metric.b.value:.4f}",
-            f"{gain.value:+.4f}",
-            interval,
-            "–" if corrected is None else f"{corrected:.4f}",
+        names.append(f"{name} {'↑' if metric.higher_is_better else '↓'}")
+        rows.append(
+            (
+                f"{metric.a.value:.4f}",
+                f"{metric.b.value:.4f}",
+                f"{gain.value:+.4f}",
+                interval,
+                "–" if corrected is None else f"{corrected:.4f}",
+            )
         )
-    return table
+    headings = ("A", "B", "gain of A", "95 % interval", "p")
+    cells = zip(*rows, strict=True)
+    columns = [Column(heading, cell) for heading, cell in zip(headings, cells, strict=True)]
+    return [Column("", names, is_name=True, most=_LONGEST), *columns]
 
 
 def _metric_lines(name: str, metric: MetricComparison, n: int) -> Iterator[str]:
@@ -184,6 +193,9 @@ def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
     if a.summary.seed != b.summary.seed:
         yield f"Seeds differ: {a.summary.seed} and {b.summary.seed}."
     yield from describe_differences([("A", a), ("B", b)])
+    if comparison.derived:
+        numbers = [f"{name} {value:.4f}" for name, value in comparison.derived.items()]
+        yield f"Of both runs: {', '.join(numbers)}."
     if comparison.skipped:
         yield (
             f"Left out: {', '.join(comparison.skipped)}. No installed task computes them (--task "

@@ -35,8 +35,8 @@ def emit(value: Any) -> None:
     typer.echo(_RAW_IN_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
-def screen(*, err: bool = False) -> Console:
-    """Open a console on standard output or standard error."""
+def screen(*, err: bool = False, quiet: bool = False) -> Console:
+    """Open a console on standard output or standard error; a quiet one prints nothing."""
     from rich.console import Console, ConsoleOptions, RenderableType, RenderHook, RenderResult
     from rich.segment import Segment
 
@@ -60,6 +60,6 @@ def screen(*, err: bool = False) -> Console:
 
     # Without a terminal rich assumes 80 columns, which would truncate tables written to a file.
     is_narrow = err or sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(stderr=err, highlight=False, width=None if is_narrow else 200)
+    console = Console(stderr=err, quiet=quiet, highlight=False, width=None if is_narrow else 200)
     console.push_render_hook(ShowControls())
     return console

@@ -38,35 +38,38 @@ def watching(console: Console) -> Watch:
 def _live(console: Console, title: str, counts: Progress, client: Client) -> Iterator[None]:
     from rich.console import Group
     from rich.live import Live
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.text import Text
 
+    from personabench.run.progress import CommandProgress
+
     bar = Progress(
-        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        # Calls differ much in length; a shorter period makes the estimate jump.
-        speed_estimate_period=300,
+        TextColumn("{task.fields[times]}"),
     )
-    bar_id = bar.add_task(title, total=counts.total, completed=counts.before)
-    detail = Text(style="dim", no_wrap=True)
+    bar_id = bar.add_task("", total=counts.total, times="")
+    heading = Text(no_wrap=True, overflow="ellipsis")
+    detail = Text(style="dim", no_wrap=True, overflow="ellipsis")
 
     def update() -> None:
-        bar.update(bar_id, completed=counts.before + counts.done)
+        command = counts.command or CommandProgress()
+        completed, total = counts.before + counts.done, counts.total
+        elapsed = command.elapsed or time.monotonic() - counts.started
+        heading.plain = title
+        if len(command.runs) > 1:
+            number, runs = command.place(counts)
+            heading.plain += f": {completed}/{total}, run {number} of {runs}"
+            completed, total = command.completed, command.total
+        times = f"{format_duration(elapsed)}, {_describe_eta(counts)}"
+        bar.update(bar_id, completed=completed, total=total, times=times)
         detail.plain = f"  {_detail(counts, client)}"
 
-    with Live(Group(bar, detail), console=console, refresh_per_second=4), _every(0.25, update):
+    live = Live(Group(heading, bar, detail), console=console, refresh_per_second=4, transient=True)
+    with live, _every(0.25, update):
         yield
+    # One line stays of each run: one bar at a time shows all that is left of the command.
+    console.print(_describe_end(title, counts), markup=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -76,13 +79,14 @@ def _plain(console: Console, title: str, counts: Progress, client: Client) -> It
 
     def print_line() -> None:
         done, total = counts.before + counts.done, counts.total
-        elapsed = time.monotonic() - counts.started
-        eta = ""
-        if counts.done > 0 and done < total:
-            remaining = elapsed / counts.done * (total - done)
-            eta = f", ETA {remaining:.0f} s"
+        command = counts.command
+        of_all = ""
+        if command is not None and len(command.runs) > 1:
+            of_all = f" ({command.completed}/{command.total} of all runs)"
+        eta = _describe_eta(counts) if done < total else ""
+        parts = [f"{title}: {done}/{total}{of_all}", *([eta] if eta else [])]
         console.print(
-            f"{title}: {done}/{total}{eta}; {_detail(counts, client)}", markup=False, soft_wrap=True
+            f"{', '.join(parts)}; {_detail(counts, client)}", markup=False, soft_wrap=True
         )
 
     def tick() -> None:
@@ -99,10 +103,47 @@ def _plain(console: Console, title: str, counts: Progress, client: Client) -> It
     print_line()
 
 
+def _describe_eta(counts: Progress) -> str:
+    """The time that is left of the command, of all its runs; empty before anything is known."""
+    command = counts.command
+    remaining = command.remaining() if command is not None else None
+    if remaining is None:
+        done, total = counts.done, counts.total - counts.before
+        if not done:
+            return "ETA unknown yet"
+        remaining = (time.monotonic() - counts.started) / done * (total - done)
+    bound = "at least " if command is not None and command.is_open else ""
+    return f"ETA {bound}{format_duration(remaining)}"
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in two units at most: "40 s", "12 min", "3 h 20 min"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 100 else f"{hours // 24} days {hours % 24} h"
+
+
+def _describe_end(title: str, counts: Progress) -> str:
+    seconds = format_duration(time.monotonic() - counts.started)
+    parts = [f"{title}: {counts.before + counts.done}/{counts.total}", seconds]
+    score = counts.score() if counts.score is not None else ""
+    if counts.failed:
+        parts.append(f"{counts.failed} failed")
+    if score and not counts.before:
+        parts.append(score)
+    return ", ".join(parts)
+
+
 def _detail(counts: Progress, client: Client) -> str:
     traffic = client.traffic
     rate = counts.done / max(time.monotonic() - counts.started, 1e-9)
+    score = counts.score() if counts.score is not None else ""
     parts = [
+        *([score] if score else []),
         f"{rate:.1f}/s" if rate >= 1 else f"{rate:.2f}/s",
         f"{traffic.paid} calls",
         f"{traffic.cached} cached",

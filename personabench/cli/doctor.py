@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from personabench.cli.console import echo, emit
 from personabench.cli.options import RESULTS, Json, Results
@@ -26,12 +31,24 @@ _KEYS = {
 }
 
 
-def doctor(results: Results = RESULTS, json: Json = False) -> None:
+# The lengths of a question of LaMP-4 without and with eight records, in words of one token.
+_SHORT_PROMPT = 80
+_LONG_PROMPT = 640
+_REPLY_TOKENS = 20
+
+
+def doctor(
+    results: Results = RESULTS,
+    skip_model: Annotated[
+        bool, typer.Option("--skip-model", help="Do not time the local model.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Check installation, local model, tasks and results folder."""
     from personabench.run.run_facts import versions
 
     rows = [_row(name, "ok", version) for name, version in versions().items()]
-    rows.append(_check_local_model())
+    rows.append(_check_local_model(timed=not skip_model))
     for module, purpose in _OPTIONAL_MODULES.items():
         # Looked up without importing, which takes seconds for vllm.
         state = "ok" if importlib.util.find_spec(module) else "missing"
@@ -89,15 +106,46 @@ def _check_task(name: str) -> dict[str, str]:
     return _row(what, "partly" if lacks else "ok", lacks or detail)
 
 
-def _check_local_model() -> dict[str, str]:
-    """Check that a model file for the local backend exists."""
+def _check_local_model(timed: bool) -> dict[str, str]:
+    """Check that a model file for the local backend exists, and how long its calls take."""
     from personabench.errors import PersonabenchError
     from personabench.models.backends.local import find_model
 
     try:
-        return _row("local model", "ok", find_model(None).name)
+        name = find_model(None).name
+        if not timed:
+            return _row("local model", "ok", name)
+        short, long = asyncio.run(_time_calls())
     except PersonabenchError as error:
         return _row("local model", "missing", str(error))
+    seconds = f"{short:.1f} s a call, {long:.1f} s with eight records of a user"
+    return _row("local model", "ok", f"{name}: {seconds}")
+
+
+async def _time_calls() -> tuple[float, float]:
+    """Seconds of a short and of a long call of the local model, one at a time."""
+    import tempfile
+
+    from personabench.models.backends.base import BackendOptions
+    from personabench.models.backends.local import Local
+    from personabench.types import Message, Request
+
+    backend = Local(BackendOptions())
+    await backend.identify()
+    with tempfile.TemporaryDirectory() as folder:
+        await backend.open(Path(folder) / "llama.log")
+        try:
+            seconds = []
+            for length in (_SHORT_PROMPT, _LONG_PROMPT):
+                # Prompts that differ from the first word share no cached prefix.
+                prompt = f"{length}" + " time" * length
+                request = Request((Message("user", prompt),), max_tokens=_REPLY_TOKENS)
+                start = time.perf_counter()
+                await backend.complete(request, "")
+                seconds.append(time.perf_counter() - start)
+        finally:
+            await backend.aclose()
+    return seconds[0], seconds[1]
 
 
 def _check_results(results: Path) -> dict[str, str]:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from personabench.cli.console import screen
 from personabench.cli.interruption import describe_interrupt, print_interrupted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from personabench.models.backends.base import Backend
-    from personabench.results.summary import Summary
     from personabench.run.options import Options
     from personabench.run.ray_executor import RayExecutor
     from personabench.run.runner import Outcome, ResolvedRun
@@ -27,6 +27,8 @@ def execute(
     cluster: RayExecutor | None = None,
     notify: Callable[[Sequence[ResolvedRun]], None] | None = None,
     backend: Backend | None = None,
+    *,
+    quiet: bool = False,
 ) -> list[Outcome]:
     """Execute runs in this process or on a cluster; an interrupt ends the command.
 
@@ -35,15 +37,17 @@ def execute(
         announced: receives the warnings that were printed.
         notify: called with the runs of each of the options before their first call.
         backend: the model under test, in place of that of the options.
+        quiet: print no progress, facts or warnings.
     """
     from personabench.cli.display import watching
     from personabench.run import runner
     from personabench.run.interrupts import run_command
 
+    notices = screen(err=True, quiet=True) if quiet else console
     if cluster:
-        return cluster.run(options_by_seed, functools.partial(console.print, markup=False))
+        return cluster.run(options_by_seed, functools.partial(notices.print, markup=False))
 
-    announce_runs = _announcer(options_by_seed, console, announced)
+    announce_runs = _announcer(options_by_seed, notices, announced)
 
     def announce(jobs: Sequence[ResolvedRun]) -> None:
         announce_runs(jobs)
@@ -55,9 +59,9 @@ def execute(
             runner.run(
                 *options_by_seed,
                 backend=backend,
-                watch=watching(console),
+                watch=watching(notices),
                 announce=announce,
-                tell=functools.partial(console.print, markup=False, soft_wrap=True),
+                tell=functools.partial(notices.print, markup=False, soft_wrap=True),
             ),
             farewell=describe_interrupt("finished samples are kept"),
         )
@@ -67,15 +71,25 @@ def execute(
 
 
 def conclude(
-    outcomes: Sequence[Outcome], options: Options, announced: set[str], console: Console
+    outcomes: Sequence[Outcome],
+    options: Options,
+    announced: set[str],
+    console: Console,
+    *,
+    quiet: bool = False,
 ) -> None:
-    """Print warnings, costs and errors of runs; exit unless everything was done."""
-    _print_notices(outcomes, announced, console)
-    if options.prices:
+    """Print warnings, costs and errors of runs; exit unless everything was done.
+
+    Args:
+        quiet: print errors only.
+    """
+    if not quiet:
+        _print_notices(outcomes, announced, console)
+    if options.prices and not quiet:
         spent = sum(outcome.summary.spent or 0.0 for outcome in outcomes)
         console.print(f"spent  {spent:.6g}", markup=False)
     if any(outcome.interrupted for outcome in outcomes):
-        print_interrupted(console, _interrupted_state(outcomes[-1].summary))
+        print_interrupted(console, _interrupted_state(outcomes))
         sys.exit(130)
 
     failed = _print_failed_samples(outcomes, console)
@@ -94,14 +108,20 @@ def _print_notices(outcomes: Sequence[Outcome], announced: set[str], console: Co
     for warning in dict.fromkeys(warning for summary in summaries for warning in summary.warnings):
         if warning not in announced:
             console.print(f"warning: {warning}", style="yellow", markup=False)
+    # A terminal breaks lines anywhere; a log should not have broken lines at all.
+    soft_wrap = not console.is_terminal
     for notice in collect_notices(summaries):
-        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"warning: {notice}", style="yellow", markup=False, soft_wrap=soft_wrap)
 
 
-def _interrupted_state(summary: Summary) -> str:
-    """Describe the work that an interrupt has left."""
-    if summary.owed:
-        return f"{summary.owed} samples are owed"
+def _interrupted_state(outcomes: Sequence[Outcome]) -> str:
+    """Describe the work that an interrupt has left, in the runs that it has kept from beginning
+    as well."""
+    summary, ahead = outcomes[-1].summary, outcomes[-1].ahead
+    owed = sum(outcome.summary.owed for outcome in outcomes)
+    if owed + ahead:
+        rest = f", {ahead} of them in runs that have not begun" if ahead else ""
+        return f"{owed + ahead} samples are owed{rest}"
     unjudged_answers = summary.counters.get("unjudged", 0)
     if unjudged_answers:
         return f"{unjudged_answers} answers are not judged"
@@ -173,21 +193,25 @@ def _announcer(
                 if warning not in announced:
                     console.print(f"warning: {warning}", style="yellow", markup=False)
                     announced.add(warning)
-        _announce_limit(jobs, options.limit, console)
+        _announce_limit(jobs, options.limit, options.users, console)
 
     return announce
 
 
-def _announce_limit(jobs: Sequence[ResolvedRun], limit: int | None, console: Console) -> None:
-    """Print the number of samples if whole users are more than `--limit` asks for."""
+def _announce_limit(
+    jobs: Sequence[ResolvedRun], limit: int | None, max_users: int | None, console: Console
+) -> None:
+    """Print the number of samples and users that a limit selects, if it does not say it itself."""
     for job in jobs:
+        index = job.dataset.index() if limit or max_users else ()
+        users = len({index[position][1] for position in job.positions}) if index else 0
+        size = f"n={len(job.positions)}, {users} user{'s' * (users != 1)}"
         if limit and len(job.positions) > limit:
-            index = job.dataset.index()
-            users = len({index[position][1] for position in job.positions})
-            user_count = f"{users} user{'s' * (users > 1)}"
-            console.print(
-                f"limit  {limit} rounded up to whole users: n={len(job.positions)}, {user_count}"
-            )
+            console.print(f"limit  {limit} rounded up to whole users: {size}")
+            return
+        if max_users:
+            fewer = "; the data has no more" if users < max_users else ""
+            console.print(f"users  {size}{fewer}")
             return
 
 

@@ -1,10 +1,13 @@
-"""Help pages of the command line: options in panels, plain type names."""
+"""Help pages of the command line, options in panels, and options from the environment."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
+
+from personabench.cli.console import echo
 
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
@@ -37,10 +40,37 @@ PANELS = (
 OFFLINE_HELP = "Use no network; fail where something would be fetched."
 
 
+def describe_variables(variables: dict[str, str]) -> str:
+    """A line about options that came from the environment."""
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return f"from the environment: {', '.join(settings)}"
+
+
 class PlainCommand(TyperCommand):
     """A command whose help shows arguments without Python types, and `--offline`."""
 
     offline_panel = "Options"
+
+    def invoke(self, ctx: Context) -> Any:
+        """Say which of the command's models came from the environment, and run it."""
+        # A folder that only says where to read changes no result.
+        variables = self.find_variables(ctx, without=("results",))
+        if variables:
+            echo(describe_variables(variables), err=True)
+        return super().invoke(ctx)
+
+    def find_variables(self, ctx: Context, without: tuple[str, ...] = ()) -> dict[str, str]:
+        """The environment variables that gave options, with their values without passwords."""
+        variables = {}
+        for option in self.params:
+            source = ctx.get_parameter_source(option.name)
+            if source is None or source.name != "ENVIRONMENT" or option.name in without:
+                continue
+            if isinstance(option, TyperOption):
+                # Up to the last @, since passwords are often not encoded.
+                value = re.sub("://.*@", "://***@", option.resolve_envvar_value(ctx) or "")
+                variables[str(option.envvar)] = value
+        return variables
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         """Write a section for the arguments and one for each group of options."""

@@ -29,8 +29,8 @@ task = "lamp4"
 # data = "data/lamp4"
 # split = "user/dev"
 
-# At least this many samples, whole users. Raising it extends the runs.
-limit = 24
+# So many users, with all their samples; an interval needs 6. Raising it extends the runs.
+users = 8
 
 # The model under test. Without these lines: the small model that is installed with personabench.
 # backend = "openai"
@@ -38,8 +38,9 @@ limit = 24
 # model = "Qwen/Qwen2.5-7B-Instruct"
 # concurrency = 16
 
-# Controls. With "shuffled", everybody gets another user's history: a method that gains as much
-# then has learned the format and not the person.
+# Controls. With "shuffled", each user gets another user's history: a method that gains as much then
+# has learned the format and not the person. To compare both, run the file twice, the second time
+# with --method rag --history shuffled.
 # history = "shuffled"
 # seeds = [0, 1, 2]
 
@@ -69,7 +70,7 @@ def init(
         Path, typer.Argument(help="File to write, ending in .toml.", metavar="FILE")
     ] = DEFAULT,
 ) -> None:
-    """Write a run file to start from: experiment.toml.
+    """Write a commented run file to start from.
 
     `personabench run experiment.toml` runs it.
     """

@@ -54,8 +54,8 @@ def memory(
 
 
 def _print_log(view: MemoryView) -> None:
-    if not view.log and view.reused:
-        echo("log      in the run that ingested the history; this one used its state")
+    if not view.log:
+        echo("log      none here: another run or shard ingested the history, or it is empty")
     for number, edit in enumerate(view.log, start=1):
         counts = [f"{edit.calls} calls", *(f"{name} {by:g}" for name, by in edit.flags.items())]
         echo(f"batch {number}: {', '.join(edit.record_ids)} ({', '.join(counts)})")

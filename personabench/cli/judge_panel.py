@@ -27,6 +27,7 @@ from personabench.cli.parsing import split_names
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:
+    from personabench.cli.text_table import Column
     from personabench.metrics.judges.panel import Cost, Panel
     from personabench.models.backends.base import BackendOptions
     from personabench.results.run_folder import RunFolder
@@ -210,29 +211,35 @@ def _read_judge(
 
 def _print(panel: Panel) -> None:
     """Print scores and ranks as a table, then agreement, vague answers and cost."""
-    from rich.table import Table
+    from personabench.cli.text_table import print_table
 
     console = screen()
-    columns = list(dict.fromkeys(verdict.column for verdict in panel.verdicts))
-    ranks = panel.ranks()
-    table = Table(box=None, pad_edge=False)
-    table.add_column("run")
-    for column in columns:
-        table.add_column(column.label, justify="right")
-    by_run = {(verdict.run, verdict.column): verdict for verdict in panel.verdicts}
-    unstable = set(panel.unstable_runs())
-    for run in dict.fromkeys(verdict.run for verdict in panel.verdicts):
-        cells = []
-        for column in columns:
-            verdict = by_run[run, column]
-            rank = ranks.get((run, column))
-            cells.append("–" if verdict.score is None else f"{verdict.score:.4f}  #{rank}")
-        table.add_row(f"{run} *" if run in unstable else run, *cells)
     direction = "higher" if panel.higher_is_better else "lower"
-    console.print(f"{panel.metric} ({direction} is better), with ranks", markup=False)
-    console.print(table)
+    console.print(f"{panel.metric} ({direction} is better), with ranks\n", markup=False)
+    print_table(console, _columns(panel, "  ", 60), _columns(panel, "\n", 24))
+    console.print()
     for line in _describe(panel):
         console.print(f" {line}", markup=False)
+
+
+def _columns(panel: Panel, joint: str, most: int) -> list[Column]:
+    """The columns of runs and judges: scores with their ranks behind a joint, names broken."""
+    from personabench.cli.text_table import Column
+
+    runs = list(dict.fromkeys(verdict.run for verdict in panel.verdicts))
+    unstable = set(panel.unstable_runs())
+    ranks = panel.ranks()
+    by_run = {(verdict.run, verdict.column): verdict for verdict in panel.verdicts}
+    names = [f"{run} *" if run in unstable else run for run in runs]
+    columns = [Column("run", names, is_name=True, most=most)]
+    for judge in dict.fromkeys(verdict.column for verdict in panel.verdicts):
+        cells = []
+        for run in runs:
+            score = by_run[run, judge].score
+            rank = ranks.get((run, judge))
+            cells.append("–" if score is None else f"{score:.4f}{joint}#{rank}")
+        columns.append(Column(judge.label, cells))
+    return columns
 
 
 def _describe(panel: Panel) -> list[str]:

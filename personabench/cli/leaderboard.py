@@ -67,7 +67,7 @@ def leaderboard(
             "--queries-per-user",
             min=1,
             metavar="N",
-            help="Samples that share the cost of a profile (default: as in the run).",
+            help="Queries that share the cost of a profile (default: 10).",
         ),
     ] = None,
     format: Annotated[
@@ -118,7 +118,7 @@ def leaderboard(
     if curves:
         _write(curve_text(curve_points(ranked), chosen_format.value), output)
     elif chosen_format is Format.table and output is None:
-        print_boards(ranked, screen(), wide)
+        print_boards(ranked, screen(), wide, "--wide")
     else:
         _write(_format_boards(ranked, chosen_format, wide), output)
 

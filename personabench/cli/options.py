@@ -242,6 +242,16 @@ Limit = Annotated[
         rich_help_panel=DATA_PANEL,
     ),
 ]
+Users = Annotated[
+    int | None,
+    typer.Option(
+        "--users",
+        min=1,
+        metavar="N",
+        help="Number of users; raising it extends a run.",
+        rich_help_panel=DATA_PANEL,
+    ),
+]
 Target = Annotated[
     Path,
     typer.Option("--target", metavar="FOLDER", help="Folder to write the data set to."),
@@ -633,6 +643,15 @@ Metrics = Annotated[
         "--metric",
         metavar="METRIC",
         help="Additional metric, evaluate:NAME. Repeatable.",
+        rich_help_panel=OUTPUT_PANEL,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet",
+        "-q",
+        help="Print the table and errors only.",
         rich_help_panel=OUTPUT_PANEL,
     ),
 ]

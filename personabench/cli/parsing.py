@@ -79,8 +79,9 @@ def read_sampling(
     max_tokens: int | None,
     reading: Reading,
     refusals: Refusals,
+    memory_tokens: int | None = None,
 ) -> Sampling:
-    """Return the sampling of a run and the reading of its replies."""
+    """Return the sampling of a run, the reading of its replies and the limit of its memory."""
     import msgspec
 
     from personabench.types import Sampling
@@ -91,4 +92,5 @@ def read_sampling(
         max_tokens,
         reading="raw" if reading == "raw" else msgspec.UNSET,
         refusals="empty" if refusals == "empty" else msgspec.UNSET,
+        memory_tokens=msgspec.UNSET if memory_tokens is None else memory_tokens,
     )

@@ -1,4 +1,4 @@
-"""Options that choose the texts of methods' prompts."""
+"""Options that choose the texts of methods' prompts, and how much of a memory they show."""
 
 from __future__ import annotations
 
@@ -40,6 +40,16 @@ PromptsFile = Annotated[
         metavar="FILE",
         help="TOML or YAML texts that replace those of methods; see `show --prompts`.",
         show_default=False,
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
+MemoryTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-tokens",
+        min=1,
+        metavar="TOKENS",
+        help="Tokens that records and notes may take in a request for an answer.",
         rich_help_panel=METHOD_PANEL,
     ),
 ]

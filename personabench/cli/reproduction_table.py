@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from personabench.cli.text_table import Column
     from personabench.leaderboard.estimates import Estimate
     from personabench.leaderboard.reproduction import Line, Reproduction
 
 _HEADINGS = ("row", "metric", "paper", "ours", "95 % interval", "n")
 _GAIN_HEADINGS = ("gain: paper", "ours", "95 % interval")
+_NAMES = ("row", "metric", "verdict")
+
+# Layouts, the widest first: a text between the ends of intervals, and the longest line of a name.
+_LAYOUTS = ((" … ", 40), (" …\n", 24), (" …\n", 10))
 
 
 def to_json(reproduction: Reproduction) -> dict[str, Any]:
@@ -33,8 +38,7 @@ def to_json(reproduction: Reproduction) -> dict[str, Any]:
 
 def print_reproduction(title: str, reproduction: Reproduction, console: Console) -> None:
     """Print a table for each task and split, then what limits the comparison."""
-    from rich import box
-    from rich.table import Table
+    from personabench.cli.text_table import print_table
 
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in reproduction.lines:
@@ -43,34 +47,37 @@ def print_reproduction(title: str, reproduction: Reproduction, console: Console)
     console.print(title, style="bold", markup=False, soft_wrap=True)
     for (task, split), lines in groups.items():
         data = next((line.data for line in lines if line.data), f"{task}/{split}".rstrip("/"))
-        table = Table(
-            title=f"{data} · smoke run" if reproduction.smoke else data,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            padding=(0, 0, 0, 1),
-        )
-        for heading in (*_HEADINGS, *_GAIN_HEADINGS, "verdict"):
-            is_text = heading in ("row", "metric", "verdict")
-            table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
-        for line in lines:
-            table.add_row(*_cells(line))
-        console.print(table)
+        title = f"{data} · smoke run" if reproduction.smoke else data
+        console.print(f"\n{title}\n", style="bold", markup=False)
+        print_table(console, *(_columns(lines, joint, most) for joint, most in _LAYOUTS))
+        console.print()
     for note in _notes(reproduction):
         console.print(f" {note}", markup=False, style="dim", soft_wrap=True)
 
 
-def _cells(line: Line) -> list[str]:
+def _columns(lines: Sequence[Line], joint: str, most: int) -> list[Column]:
+    from personabench.cli.text_table import Column
+
+    headings = (*_HEADINGS, *_GAIN_HEADINGS, "verdict")
+    cells = zip(*(_cells(line, joint) for line in lines), strict=True)
+    return [
+        Column(heading, cell, is_name=heading in _NAMES, most=most if heading in _NAMES else None)
+        for heading, cell in zip(headings, cells, strict=True)
+    ]
+
+
+def _cells(line: Line, joint: str) -> list[str]:
     arrow = "↑" if line.higher_is_better else "↓"
     return [
         line.row,
         f"{line.metric} {arrow}",
         _number(line.published),
         _number(line.ours.value if line.ours else None),
-        _interval(line.ours),
+        _interval(line.ours, joint),
         str(line.ours.n) if line.ours else "–",
         _number(line.published_gain, "+"),
         _number(line.gain.value if line.gain else None, "+"),
-        _interval(line.gain, "+"),
+        _interval(line.gain, joint, "+"),
         line.verdict,
     ]
 
@@ -87,10 +94,10 @@ def _number(value: float | None, sign: str = "") -> str:
     return f"{value:{sign}.4f}" if is_tiny else f"{value:{sign}.4g}"
 
 
-def _interval(estimate: Estimate | None, sign: str = "") -> str:
+def _interval(estimate: Estimate | None, joint: str, sign: str = "") -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
         return "–"
-    return f"{_number(estimate.low, sign)} … {_number(estimate.high, sign)}"
+    return f"{_number(estimate.low, sign)}{joint}{_number(estimate.high, sign)}"
 
 
 def _notes(reproduction: Reproduction) -> Iterator[str]:

@@ -39,6 +39,7 @@ from personabench.cli.options import (
     Methods,
     Metrics,
     Prices,
+    Quiet,
     RayOptions,
     Reading,
     ReadingOption,
@@ -55,6 +56,7 @@ from personabench.cli.options import (
     Split,
     Temperature,
     TopP,
+    Users,
 )
 from personabench.cli.own_data import (
     Columns,
@@ -66,7 +68,13 @@ from personabench.cli.own_data import (
 )
 from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
-from personabench.cli.prompt_options import PromptsFile, Wording, read_texts, read_wording
+from personabench.cli.prompt_options import (
+    MemoryTokens,
+    PromptsFile,
+    Wording,
+    read_texts,
+    read_wording,
+)
 from personabench.cli.run_command import read_given_options, save_run_file
 
 if TYPE_CHECKING:
@@ -93,6 +101,7 @@ def run(
     kind: Kind = None,
     save_task: SaveTask = None,
     limit: Limit = None,
+    users: Users = None,
     concurrency: Concurrency = None,
     seed: Seed = 0,
     seeds: Seeds = None,
@@ -106,6 +115,7 @@ def run(
     max_tokens: MaxTokens = None,
     reading: ReadingOption = Reading.answer,
     refusals: RefusalsOption = Refusals.reply,
+    memory_tokens: MemoryTokens = None,
     sample_timeout: SampleTimeout = None,
     results: ResultsOrUrl = "results",
     shard: ShardOption = None,
@@ -117,6 +127,7 @@ def run(
     dry_run: DryRun = False,
     prices: Prices = None,
     max_cost: MaxCost = None,
+    quiet: Quiet = False,
     save: SaveRunFile = None,
     json: Json = False,
 ) -> None:
@@ -132,6 +143,7 @@ def run(
 
     _check_names(method, task, metric or [])
     _check_limits(model, prices, max_cost)
+    _check_selection(limit, users)
     cluster = open_cluster(executor, shard, shards, ray_options, results)
     part, folder = _find_results(Path(results), shard, cluster)
     source = read_data_options(
@@ -144,21 +156,19 @@ def run(
         {"simulator": simulator, "judge": judge, "profiler": profiler},
     )
     given = read_given_options(ctx)
-    if save:
-        save_run_file(save, given.run_file)
-        echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     options = Options(
         methods=split_names(method),
         tasks=split_names(source.tasks),
         split=split,
         data=source.data,
         limit=limit,
+        users=users,
         backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
         sample_timeout=sample_timeout,
         seed=seed,
-        sampling=read_sampling(temperature, top_p, max_tokens, reading, refusals),
+        sampling=read_sampling(temperature, top_p, max_tokens, reading, refusals, memory_tokens),
         assignments=assignments or [],
         grid=grid or [],
         wording=read_wording(wording),
@@ -177,9 +187,14 @@ def run(
         max_cost=max_cost,
     )
 
+    # Only now: a command that cannot work leaves no file.
+    if save:
+        save_run_file(save, given.run_file)
+        if not quiet:
+            echo(f"run file   {save}; repeat it with: personabench run {save}", err=True)
     if dry_run and given.environment:
         echo(given.environment, err=True)
-    start = print_plan if dry_run else functools.partial(_run, cluster=cluster)
+    start = print_plan if dry_run else functools.partial(_run, cluster=cluster, quiet=quiet)
     start(_repeat_for_seeds(options, seeds), json)
 
 
@@ -258,6 +273,21 @@ def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float
         raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
+def _check_selection(limit: int | None, users: int | None) -> None:
+    """Refuse two numbers for one selection.
+
+    Raises:
+        UsageError: samples and users are both limited.
+    """
+    from personabench.errors import UsageError
+
+    if limit is not None and users is not None:
+        raise UsageError(
+            f"--users {users} cannot be used together with --limit {limit}: both choose whole "
+            "users, by their number or by that of their samples"
+        )
+
+
 def _read_seeds(seed: int, seeds: str | None) -> list[int]:
     """Read the seeds of a command from `--seed` and `--seeds`.
 
@@ -281,21 +311,29 @@ def _read_seeds(seed: int, seeds: str | None) -> list[int]:
 
 
 def _run(
-    options_by_seed: Sequence[Options], json: bool, cluster: RayExecutor | None = None
+    options_by_seed: Sequence[Options],
+    json: bool,
+    cluster: RayExecutor | None = None,
+    quiet: bool = False,
 ) -> None:
-    """Execute runs and print their leaderboard, warnings and errors."""
+    """Execute runs and print their leaderboard, warnings and errors; if quiet, no warnings."""
     console = screen(err=True)
     announced: set[str] = set()
-    outcomes = execute(options_by_seed, console, announced, cluster)
+    outcomes = execute(options_by_seed, console, announced, cluster, quiet=quiet)
 
-    print_outcomes(outcomes, options_by_seed[0].results, json, cluster)
-    conclude(outcomes, options_by_seed[0], announced, console)
+    print_outcomes(outcomes, options_by_seed[0].results, json, cluster, quiet=quiet)
+    conclude(outcomes, options_by_seed[0], announced, console, quiet=quiet)
 
 
 def print_outcomes(
-    outcomes: Sequence[Outcome], results: Path, json: bool, cluster: RayExecutor | None = None
+    outcomes: Sequence[Outcome],
+    results: Path,
+    json: bool,
+    cluster: RayExecutor | None = None,
+    *,
+    quiet: bool = False,
 ) -> None:
-    """Print summaries as JSON, or the leaderboard and the run folders."""
+    """Print summaries as JSON, or the leaderboard and, unless quiet, the run folders."""
     from personabench.cli.tables import print_boards
     from personabench.leaderboard import BoardOptions, boards
     from personabench.results.index import Run
@@ -311,6 +349,8 @@ def print_outcomes(
 
     finished = [Run(outcome.summary, outcome.folder) for outcome in outcomes]
     print_boards(boards(finished, options=BoardOptions(results=results)), screen())
+    if quiet:
+        return
     echo("run folders:" if len(outcomes) > 1 else "run folder:")
     for path in paths:
         echo(f"  {path}")

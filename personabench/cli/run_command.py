@@ -6,15 +6,15 @@ such as `--set KEY=VALUE`, a typed key replaces that key alone.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import typer
+from typer.core import TyperCommand
 
-from personabench.cli.help import PanelCommand
+from personabench.cli.help import PanelCommand, describe_variables
 from personabench.cli.run_file import (
     ENDING,
     Setting,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typer._click import Context
 
 # Options of which a command has one.
-_ALTERNATIVES = {"seed": "seeds", "seeds": "seed"}
+_ALTERNATIVES = {"seed": "seeds", "seeds": "seed", "limit": "users", "users": "limit"}
 # What a file says about a run is not how its command prints.
 _NOT_WRITTEN = ("dry-run", "json", "quiet")
 _WORDS = "personabench.words"
@@ -52,6 +52,10 @@ class RunCommand(PanelCommand):
             # A copy, since parsing empties the list.
             ctx.meta[_WORDS] = list(words)
         return super().parse_args(ctx, words)
+
+    def invoke(self, ctx: Context) -> Any:
+        """Run the command, which says itself what came from the environment."""
+        return TyperCommand.invoke(self, ctx)
 
     def _read_file(self, ctx: Context, args: list[str]) -> list[str]:
         typed, _, _ = self.make_parser(ctx).parse_args(list(args))
@@ -105,20 +109,18 @@ def read_given_options(ctx: typer.Context) -> GivenOptions:
     parsed, _, _ = command.make_parser(context).parse_args(list(words))
     options = list_options(command.params)
     values: dict[str, Sequence[str]] = {}
-    variables = []
     for name, option in options.items():
         value = parsed.get(option.name)
         if value is None and option.envvar:
             value = option.resolve_envvar_value(context)
-            if value is not None:
-                variables.append(f"{option.envvar}={re.sub('://.*@', '://***@', value)}")
         if value is None or name in _NOT_WRITTEN:
             continue
         texts = value if isinstance(value, list) else [value]
         values[name] = [str(text).lower() if isinstance(text, bool) else text for text in texts]
+    variables = command.find_variables(context)
     return GivenOptions(
         write_settings(values, options),
-        f"from the environment: {', '.join(variables)}" if variables else "",
+        describe_variables(variables) if variables else "",
     )
 
 

@@ -36,7 +36,7 @@ ENDING = ".toml"
 # Options of key and value, by the last part of their names, with what stands between the two.
 _PAIRS = {"set": "=", "grid": "=", "map": "=", "extra": "=", "header": ": "}
 
-# Options whose values name files or folders, and options that describe no run.
+# Options that describe no run.
 _NO_KEYS = ("help", "save")
 
 _SECRET = "header"
@@ -180,6 +180,8 @@ def _read_values(name: str, option: TyperOption, value: Any) -> list[str]:
     Raises:
         ValueError: the value has another form than the option.
     """
+    from personabench.api.params import format_value
+
     if option.is_flag:
         if not isinstance(value, bool):
             raise ValueError("write true or false")
@@ -205,26 +207,11 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _join_pair(name: str, key: str, value: Any) -> str:
+    from personabench.api.params import format_value
+
     kind = name.rpartition("-")[2]
     text = json.dumps(value) if kind == "extra" else format_value(value)
     return f"{key}{_PAIRS[kind]}{text}"
-
-
-def format_value(value: Any) -> str:
-    """A value of a TOML file as it would be typed.
-
-    Raises:
-        ValueError: it is a table, or a list of lists.
-    """
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        if any(isinstance(item, list | dict) for item in value):
-            raise ValueError("write a list of plain values")
-        return ",".join(map(format_value, value))
-    if isinstance(value, dict):
-        raise ValueError("write a value, not a table")
-    return str(value)
 
 
 def _check(setting: Setting, ctx: typer.Context) -> None:

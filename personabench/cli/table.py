@@ -40,7 +40,8 @@ def table(
             "--task",
             "-t",
             metavar="TASK,..",
-            help="Tasks, a column each; one task has columns of its own (default: all tasks).",
+            help="Tasks, a column each: a name or file.py[:Class]. One task has columns of its own "
+            "(default: all tasks).",
         ),
     ] = None,
     methods: Annotated[
@@ -114,18 +115,23 @@ def table(
     The protocol stands in a footnote. A LaTeX table is made to fit its column; it needs the
     packages booktabs and array.
     """
+    from personabench.api import registry
     from personabench.errors import UsageError
     from personabench.leaderboard import BASELINE, BoardOptions, boards
     from personabench.leaderboard import paper_formats as formats
     from personabench.leaderboard.paper_table import PaperOptions, make_table
     from personabench.results.index import read_chosen, suggest_runs
-    from personabench.results.locate import load_tasks
+    from personabench.results.locate import load_named_task, load_tasks
 
     runs = read_chosen(results, with_reference=with_reference)
     if not runs:
         raise UsageError(f"no runs under {results}/runs; {suggest_runs(results)}")
-    load_tasks(None, (run.spec for run in runs if run.spec), results)
-    tasks = split_names(task or "")
+    specs = [run.spec for run in runs if run.spec]
+    load_tasks(None, specs, results)
+    tasks = [
+        load_named_task(name, specs) if registry.is_file(name) else name
+        for name in split_names(task or "")
+    ]
     audited = open_mask(mask, [run for run in runs if not tasks or run.summary.task in tasks])
     options = BoardOptions(
         baseline=baseline or BASELINE, thorough=True, mask=audited, results=results

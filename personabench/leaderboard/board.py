@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isclose
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +22,7 @@ from personabench.api.registry import find_source_hash
 from personabench.hashing import digest
 from personabench.leaderboard.costs import Prices, costs
 from personabench.leaderboard.estimates import ALPHA, RowStatistics
+from personabench.leaderboard.memory_notes import describe_memories
 from personabench.leaderboard.notes import (
     RankChange,
     describe_bound,
@@ -30,10 +31,10 @@ from personabench.leaderboard.notes import (
     describe_rank_changes,
     describe_rules,
     describe_runs,
-    describe_statistics,
     describe_suspicions,
     describe_task,
 )
+from personabench.leaderboard.ranking import rank
 from personabench.leaderboard.row import Row, frontier
 from personabench.leaderboard.rows import (
     Entry,
@@ -41,6 +42,12 @@ from personabench.leaderboard.rows import (
     judge_of,
     metric_directions,
     silent,
+)
+from personabench.leaderboard.statistics_notes import (
+    Note,
+    describe_ranks,
+    describe_statistics,
+    plain,
 )
 from personabench.results.files import replace_bytes
 from personabench.results.index import SCORER, Run
@@ -56,7 +63,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 10
+_VERSION = 12
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200
@@ -70,8 +77,12 @@ class Board:
         title: task, separation and split.
         columns: names and headings of the columns to show, in order.
         all_columns: those of `--wide`.
-        rows: best first; they have more columns than `columns` shows.
-        notes: origin of the data, and anything that keeps rows from being comparable.
+        rows: setting by setting, each best first, with rows that do not rank at its end; they have
+            more columns than `columns` shows.
+        settings: the names of the settings, in order: the model, and what else tells one from the
+            others.
+        all_notes: origin of the data, what columns mean, and anything that keeps rows from being
+            comparable.
         primary: the metric that ranks; higher_is_better: its direction.
         baseline: name of the row that gains are measured against.
         judges: model, options and version of the prompt of each judge behind scores.
@@ -82,12 +93,27 @@ class Board:
     columns: Mapping[str, str]
     all_columns: Mapping[str, str]
     rows: Sequence[Row]
-    notes: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    all_notes: Sequence[Note] = ()
     primary: str = ""
     higher_is_better: bool = True
     baseline: str = BASELINE
     judges: Sequence[str] = ()
     entries: Sequence[Entry] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """The notes of a table with all columns."""
+        return self.list_notes(self.all_columns)
+
+    def list_notes(self, columns: Collection[str]) -> list[str]:
+        """The notes of a table with some columns: no other column is explained."""
+        texts = [note.text(columns) for note in self.all_notes]
+        return [text for text in texts if text]
+
+    def members(self, setting: str) -> list[Row]:
+        """The rows of a setting, in order."""
+        return [row for row in self.rows if row.setting == setting]
 
     @property
     def heading(self) -> str:
@@ -141,7 +167,12 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     directions = metric_directions(runs)
     higher = directions[primary]
 
-    ranked = sorted(collect_entries(runs), key=lambda entry: _rank(entry, primary, higher))
+    def score(entry: Entry) -> float | None:
+        return _mean_over_seeds(entry, SCORER, primary)
+
+    groups = rank(collect_entries(runs), score, higher)
+    headings = {group.setting: group.heading for group in groups}
+    ranked = [entry for group in groups for entry in group.entries]
     statistics = tabulate_or_load(ranked, options)
     hidden = silent(runs)
     rows = [
@@ -159,23 +190,35 @@ def _make_board(runs: Sequence[Run], options: BoardOptions) -> Board:
     has_statistics = any(numbers.estimates for numbers in statistics)
     columns = _choose_columns(rows, runs, directions, options.baseline, has_statistics)
     newest = [run for entry in ranked for run in entry.runs]
-    notes = describe_suspicions(rows, ranked, options.baseline)
-    notes += describe_data(runs, rows, newest)
-    notes += describe_task(newest, rows, directions if options.thorough else [primary])
+    metrics = directions if options.thorough else [primary]
+    notes = plain(
+        [
+            *describe_suspicions(rows, ranked, options.baseline),
+            *describe_data(runs, rows, newest),
+            *describe_task(newest, rows, metrics),
+        ]
+    )
     if has_statistics:
-        notes += describe_statistics(rows, options.baseline)
-        notes += describe_mask(rows, options.mask)
-    notes += describe_rules(rows, ranked)
-    notes += describe_bound(rows, ranked)
-    notes += describe_rank_changes(changes)
-    notes += describe_runs(ranked)
+        notes += describe_statistics(rows, options.baseline, headings)
+        notes += plain(describe_mask(rows, options.mask))
+    notes += plain(
+        [
+            *describe_ranks(rows),
+            *describe_rules(rows, ranked, headings),
+            *describe_bound(rows, ranked),
+            *describe_rank_changes(changes),
+            *describe_memories(rows),
+            *describe_runs(ranked),
+        ]
+    )
 
     return Board(
         title=summary.title,
         columns={name: heading for name, heading in columns.items() if name not in ONLY_WIDE},
         all_columns=columns,
         rows=rows,
-        notes=notes,
+        settings=headings,
+        all_notes=notes,
         primary=primary,
         higher_is_better=higher,
         baseline=options.baseline,
@@ -212,14 +255,6 @@ def mark_rank_changes(
     return marked, changes
 
 
-def _rank(entry: Entry, primary: str, higher: bool) -> tuple[bool, float, str]:
-    """Sort key: best score first, rows without one last, ties by label."""
-    score = _mean_over_seeds(entry, SCORER, primary)
-    if score is None:
-        return True, 0.0, entry.label
-    return False, -score if higher else score, entry.label
-
-
 def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[RowStatistics]:
     """Compute the statistics of a board's entries, or read them if they are stored."""
     path = None
@@ -240,7 +275,7 @@ def tabulate_or_load(ranked: Sequence[Entry], options: BoardOptions) -> list[Row
 
 def _statistics_key(ranked: Sequence[Entry], options: BoardOptions) -> str:
     files = [[_stamp(run) for run in entry.runs] for entry in ranked]
-    rows = [(entry.name, entry.label, entry.setting) for entry in ranked]
+    rows = [(entry.name, entry.label, entry.setting, entry.unranked) for entry in ranked]
     # Metrics are defined by the task's code, so statistics change with it.
     names = sorted({entry.summary.task for entry in ranked})
     tasks = [(name, find_source_hash("task", name)) for name in names]
@@ -337,6 +372,7 @@ def _make_row(
         published=entry.first.published,
         statistics=statistics,
         personal=_is_personal(statistics),
+        unranked=entry.unranked,
     )
 
 
@@ -387,6 +423,10 @@ ONLY_WIDE = {
     "offline_tokens",
     "online_tokens",
     "profiler_tokens",
+    "judge_calls",
+    "judge_tokens",
+    "simulator_calls",
+    "simulator_tokens",
     "offline_price",
     "online_price",
 }
@@ -422,6 +462,10 @@ _COSTS = {
     "offline_tokens": "offline /user",
     "online_tokens": "online /query",
     "profiler_tokens": "profiler tokens",
+    "judge_calls": "judge calls",
+    "judge_tokens": "judge tokens",
+    "simulator_calls": "simulator calls",
+    "simulator_tokens": "simulator tokens",
     "frontier": "frontier",
 }
 
@@ -461,8 +505,10 @@ def _choose_columns(
         if _COMPOSED.get(name, name) in filled:
             columns[name] = heading.format(baseline=baseline)
     columns |= _COSTS
-    if not any(row.costs.profiler_calls for row in rows):
-        del columns["profiler_tokens"]
+    for role in ("profiler", "judge", "simulator"):
+        if not any(row.columns[f"{role}_calls"] for row in rows):
+            columns.pop(f"{role}_calls", None)
+            del columns[f"{role}_tokens"]
     if "query_price" in filled:
         columns |= _PRICES
     return columns | {"seconds": "sec"}

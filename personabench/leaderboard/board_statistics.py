@@ -21,15 +21,12 @@ from personabench.leaderboard.column import (
 )
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
 from personabench.leaderboard.mask import Mask
+from personabench.leaderboard.ranking import COMMON_SHARE
 from personabench.leaderboard.rows import Entry, judge_of, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.results.index import SCORER
 from personabench.results.published import Vector, vector
-
-# A row that would leave less than this share of the samples is left out of the frontier; otherwise
-# one short run would shrink the comparison of all others.
-FRONTIER_SHARE = 0.5
 
 # With so many draws per test of a family a p-value can still pass Holm's correction: 1/50 < 5 %.
 DRAWS_PER_TEST = 50
@@ -187,7 +184,7 @@ def _estimate_metric(
     base: int | None,
 ) -> None:
     """Fill in the estimates of one metric for rows that are compared."""
-    aligned = column.align(FRONTIER_SHARE)
+    aligned = column.align(COMMON_SHARE)
     for row, numbers in enumerate(statistics):
         numbers.aligned[column.name] = aligned[row]
         numbers.estimates[column.name] = column.estimate(row)
@@ -246,8 +243,11 @@ def _test_rows(
         for key, p in zip(keys, corrected, strict=True):
             family[key] = tests[key][0], p
 
-    # A row without rivals leads nothing.
-    best = set(leaders(0, count, family)) if count > 1 and all_pairs else set()
+    # A row without rivals leads nothing, nor does one without a rank.
+    ranked = {row for row, entry in enumerate(entries) if not entry.unranked}
+    best = set()
+    if len(ranked) > 1 and all_pairs:
+        best = ranked.intersection(leaders(min(ranked), count, family))
     for row, beaten in enumerate(wins(count, family)):
         numbers = statistics[row]
         numbers.sample_set = digest(column.samples(row))[:8]

@@ -3,8 +3,8 @@
 Offline is everything that a question does not determine: `prepare`, whose cost all users share,
 profiles, and artifacts of records, each booked once. Online is `predict` and `update`; a query that
 repeats the request of another costs as much as that one. Judging and simulating belong to the
-benchmark, not to the method. A call answered from the cache counts at its original cost, so that
-costs do not depend on what ran before.
+benchmark, not to the method: their calls and tokens are amounts of their own. A call answered from
+the cache counts at its original cost, so that costs do not depend on what ran before.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from personabench.leaderboard.rows import Entry
-from personabench.results.summary import Number, Phase
+from personabench.leaderboard.rows import METHOD_PHASES, Entry
+from personabench.results.summary import Number, Phase, Summary
+from personabench.run.ledger import ROLE_PHASES
 
 OFFLINE = ("prepare", "profile")
 ONLINE = ("predict", "update")
+# Queries per user that share the cost of a profile, unless others are named. One number for all
+# rows, since the number in a run says more about the size of its data than about any use.
+QUERIES = 10.0
+
 Prices = Mapping[str, Mapping[str, float]]
 
 
@@ -24,9 +29,11 @@ Prices = Mapping[str, Mapping[str, float]]
 class Costs:
     """Costs of an entry, averaged over its seeds; the fields are columns of the leaderboard.
 
-    Calls and tokens are those of distinct calls.  Offline amounts are per user and online amounts
+    Calls and tokens are those of distinct calls of the method, and apart from them those of the
+    judge and the simulated user.  Offline amounts are per user and online amounts
     per query; None without users or samples.  All include the profiler, whose part is also given.
-    Prices are None for models without one.
+    Prices are None for models without one.  The history and the final state of a memory are per
+    user, the tokens that it shows per query; None for other methods.
     """
 
     calls: Number
@@ -50,6 +57,15 @@ class Costs:
     profiler_calls: Number
     profiler_input_tokens: Number
     profiler_output_tokens: Number
+    judge_calls: Number
+    judge_tokens: Number
+    simulator_calls: Number
+    simulator_tokens: Number
+    history_tokens: float | None = None
+    state_items: float | None = None
+    state_tokens: float | None = None
+    state_bytes: float | None = None
+    memory_tokens: float | None = None
 
     @property
     def profiler_tokens(self) -> Number:
@@ -123,16 +139,17 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
 
     Args:
         prices: `{"MODEL": {"input": .., "output": ..}}`, money per million tokens.
-        queries: queries per user over which offline cost is spread; None: as many as the run has.
+        queries: queries per user over which offline cost is spread; None for `QUERIES`.
     """
     summary = entry.summary
-    everything = _mean_over_seeds(entry)
+    everything = _mean_over_seeds(entry, METHOD_PHASES)
+    simulator, judge = (_mean_over_seeds(entry, (phase,)).total for phase in ROLE_PHASES)
     total = everything.total
     offline = _mean_over_seeds(entry, OFFLINE).per(summary.users)
     online = _mean_over_seeds(entry, ONLINE, repeated=True).per(summary.n)
 
-    if queries is None and summary.users:
-        queries = summary.n / summary.users
+    if queries is None:
+        queries = QUERIES
     profiler = summary.roles.get("profiler")
     names = summary.model, profiler.model if profiler else ""
     offline_price = _price(offline, prices, names)
@@ -166,13 +183,28 @@ def costs(entry: Entry, prices: Prices, queries: float | None) -> Costs:
         profiler_calls=_round(everything.profiler.calls),
         profiler_input_tokens=_round(everything.profiler.input_tokens),
         profiler_output_tokens=_round(everything.profiler.output_tokens),
+        judge_calls=_round(judge.calls),
+        judge_tokens=_round(judge.tokens),
+        simulator_calls=_round(simulator.calls),
+        simulator_tokens=_round(simulator.tokens),
+        **_measure_memory(summary),
     )
 
 
-def _mean_over_seeds(
-    entry: Entry, phases: Sequence[str] | None = None, *, repeated: bool = False
-) -> _Part:
-    """Mean amounts of some phases, or of all; with `repeated`, replies used again count too."""
+def _measure_memory(summary: Summary) -> dict[str, float]:
+    """The amounts that a memory counted, per user, and those that it showed, per query."""
+    amounts = {}
+    for name in ("history_tokens", "state_items", "state_tokens", "state_bytes"):
+        counter = name if name.startswith("history") else f"memory_{name}"
+        if counter in summary.counters and summary.profiles:
+            amounts[name] = summary.counters[counter] / summary.profiles
+    if "memory_tokens" in summary.counters and summary.n:
+        amounts["memory_tokens"] = summary.counters["memory_tokens"] / summary.n
+    return amounts
+
+
+def _mean_over_seeds(entry: Entry, phases: Sequence[str], *, repeated: bool = False) -> _Part:
+    """Mean amounts of some phases; with `repeated`, replies used again count too."""
     model = profiler = _NOTHING
     for run in entry.runs:
         model = model.plus(_sum_phases(run.summary.usage, phases, repeated))
@@ -181,12 +213,10 @@ def _mean_over_seeds(
     return _Part(model.per(count), profiler.per(count))
 
 
-def _sum_phases(
-    usage: Mapping[str, Phase], phases: Sequence[str] | None, repeated: bool
-) -> _Amounts:
+def _sum_phases(usage: Mapping[str, Phase], phases: Sequence[str], repeated: bool) -> _Amounts:
     total = _NOTHING
     for name, phase in usage.items():
-        if phases is not None and name not in phases:
+        if name not in phases:
             continue
         total = total.plus(
             _Amounts(

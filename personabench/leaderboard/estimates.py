@@ -11,6 +11,10 @@ from typing import Literal
 # Level of significance of every test, after correction.
 ALPHA = 0.05
 
+# With fewer users even a sign-flip test in which all agree stays above 5 % (2 / 2^5), and
+# percentile intervals, which cannot leave the range of the users' scores, cover less than claimed.
+MIN_USERS = 6
+
 Opponent = Literal["baseline", "shuffled", "trivial"]
 
 

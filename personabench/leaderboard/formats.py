@@ -64,6 +64,7 @@ def text(name: str, row: Row) -> str:
 
 def _label_text(row: Row) -> str:
     marks = "†" * (row.personal is False) + "‡" * bool(row.rank_changes)
+    marks += "§" * bool(row.unranked)
     return f"{row.label} {marks}" if marks else row.label
 
 
@@ -90,6 +91,8 @@ _COMPOSED: dict[str, Callable[[Row], str]] = {
     "offline_tokens": lambda row: _tokens_text(row.costs.offline_tokens),
     "online_tokens": lambda row: _tokens_text(row.costs.online_tokens),
     "profiler_tokens": lambda row: _tokens_text(row.costs.profiler_tokens),
+    "judge_tokens": lambda row: _tokens_text(row.costs.judge_tokens),
+    "simulator_tokens": lambda row: _tokens_text(row.costs.simulator_tokens),
 }
 
 
@@ -179,14 +182,14 @@ def _board_as_markdown(board: Board, wide: bool) -> str:
     for row in board.rows:
         cells = {name: escape_cell(text(name, row)) for name in columns}
         score = cells[board.primary]
-        if row.leader:
+        if row.emphasized:
             score = f"**{score}**"
         if row.statistics.beats:
             score += f"<sup>{beaten(board, row)}</sup>"
         cells[board.primary] = score
         lines.append(_markdown_line(cells.values()))
 
-    notes = [f"- {_escape_html(note)}" for note in board.notes]
+    notes = [f"- {_escape_html(note)}" for note in board.list_notes(columns)]
     return "\n".join([*lines, "", *notes])
 
 
@@ -222,6 +225,7 @@ _TEX = {
     "−": "$-$",
     "†": r"\dag{}",
     "‡": r"\ddag{}",
+    "§": r"\S{}",
     "≤": r"$\leq$",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
@@ -245,7 +249,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
     for row in board.rows:
         cells = {name: escape_tex(text(name, row)) for name in columns}
         score = cells[board.primary]
-        if row.leader:
+        if row.emphasized:
             score = rf"\textbf{{{score}}}"
         if row.statistics.beats:
             score += rf"\textsuperscript{{{beaten(board, row)}}}"
@@ -256,7 +260,7 @@ def _board_as_latex(board: Board, wide: bool) -> str:
         alignment="".join("l" if name in WORDS else "r" for name in columns),
         head=[escape_tex(heading) for heading in columns.values()],
         body=body,
-        caption=[f"{title}.", *board.notes],
+        caption=[f"{title}.", *board.list_notes(columns)],
     )
 
 

@@ -118,8 +118,8 @@ def check_mask(mask: Mask, runs: Sequence[Run]) -> int:
     task, missing = min(unscored.items(), key=lambda entry: len(entry[1]), default=("", []))
     if len(missing) == len(mask.ids):
         raise UsageError(
-            f"--mask {mask.name}: none of its {len(mask.ids)} ids is that of a scored sample, such "
-            f"as {mask.ids[0]}"
+            f"--mask {mask.name}: none of its {len(mask.ids)} ids, such as {mask.ids[0]}, is that "
+            "of a scored sample"
         )
     if missing:
         _refuse_unknown(mask, missing, by_task[task])

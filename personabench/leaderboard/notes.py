@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from personabench.api.compatibility import matrix
@@ -11,6 +11,7 @@ from personabench.api.registry import find_described, find_source_hash, list_ent
 from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
 from personabench.leaderboard.rows import Entry, is_imported, judge_of
+from personabench.leaderboard.statistics_notes import of_setting
 from personabench.results.index import Run
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
             f"{subject} do not score the same samples, and the order is of what each scored. Gains "
             "and tests use the samples of both rows."
         )
-        notes += _describe_frontier(rows)
 
     older = len(runs) - len(newest)
     if older:
@@ -79,32 +79,6 @@ def _describe_options(runs: Sequence[Run]) -> list[str]:
         if value not in (None, "") and all(params.get(name) == value for params in options)
     ]
     return [f"Task: {', '.join(shared)}."] if shared else []
-
-
-def _describe_frontier(rows: Sequence[Row]) -> list[str]:
-    """Name the samples of the frontier, if they are not those of each row."""
-    notes = []
-    for setting in dict.fromkeys(row.setting for row in rows):
-        members = [
-            row for row in rows if row.setting == setting and row.estimate and row.estimate.n
-        ]
-        sizes = set()
-        excluded = []
-        for row in members:
-            estimate = row.estimate
-            aligned = row.statistics.aligned[row.primary]
-            if aligned is None or aligned.value is None:
-                excluded.append(row.letter)
-            if aligned is not None and estimate is not None and aligned.n != estimate.n:
-                sizes.add(aligned.n)
-        if sizes:
-            notes.append(f"Frontier: scores on the {max(sizes)} samples that its rows share.")
-        if excluded:
-            notes.append(
-                "Not on the frontier, too few samples in common with the others: "
-                f"{', '.join(excluded)}."
-            )
-    return notes
 
 
 def describe_task(newest: Sequence[Run], rows: Sequence[Row], metrics: Iterable[str]) -> list[str]:
@@ -144,18 +118,6 @@ def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline:
         if clauses:
             notes.append(f"Suspicious: {row.label}: {'; '.join(dict.fromkeys(clauses))}.")
     return notes
-
-
-def describe_statistics(rows: Sequence[Row], baseline: str) -> list[str]:
-    """Describe intervals, tests, controls and seeds of a board."""
-    return [
-        *_describe_tests(rows, baseline),
-        *_describe_untested(rows, baseline),
-        *_describe_leaders(rows),
-        *_describe_controls(rows),
-        *_describe_missing_intervals(rows),
-        *_describe_seeds(rows),
-    ]
 
 
 def describe_mask(rows: Sequence[Row], mask: Mask | None) -> list[str]:
@@ -219,90 +181,9 @@ def describe_bound(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _describe_tests(rows: Sequence[Row], baseline: str) -> list[str]:
-    if any(row.gain is not None and row.gain.gain.value is not None for row in rows):
-        sizes = sorted({row.statistics.tests for row in rows if row.statistics.draws})
-        family = " or ".join(str(size) for size in sizes)
-        controls = max(row.statistics.controls for row in rows)
-        draws = max(row.statistics.draws for row in rows)
-        control_family = ""
-        if controls:
-            control_family = f" and, for own against shuffled histories, over {controls}"
-        return [
-            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
-            f"Δ {baseline}: gain on the same samples. "
-            f"p: sign-flip test over users, Holm-corrected over {family} pair(s){control_family}. "
-            f"Superscripts: rows beaten at p ≤ {ALPHA}. {draws:,} draws, seed 0."
-        ]
-    if len(rows) > 1:
-        return [
-            "±: half of a 95 % interval over users; [low, high]: one with unequal sides. "
-            f"No single row '{baseline}' to measure gains against: run it or name another with "
-            "--baseline."
-        ]
-    return []
-
-
-def _describe_untested(rows: Sequence[Row], baseline: str) -> list[str]:
-    count = sum(not row.statistics.all_pairs for row in rows)
-    if not count:
-        return []
-    tests = count * (count - 1) // 2
-    return [
-        f"{count} rows are too many to correct for all {tests:,} tests between them: only those "
-        f"against '{baseline}', the best rule and shuffled histories are made, and no lead is "
-        "tested. A results folder with fewer of the runs has them all."
-    ]
-
-
-def _describe_leaders(rows: Sequence[Row]) -> list[str]:
-    notes = []
-    for setting in dict.fromkeys(row.setting for row in rows):
-        members = [row for row in rows if row.setting == setting and row.leader is not None]
-        best = [row.letter for row in members if row.leader]
-        if 1 < len(best) < len(members):
-            notes.append(f"Tied for the lead: {', '.join(best)}.")
-        elif len(best) == len(members) > 1:
-            notes.append("No row is significantly behind the best.")
-    return notes
-
-
-def _describe_controls(rows: Sequence[Row]) -> list[str]:
-    doubtful = [row.label for row in rows if row.personal is False]
-    if not doubtful:
-        return []
-    return [
-        f"† {', '.join(doubtful)}: no significant gain over the same with another user's history, "
-        "so it is not shown to be personal."
-    ]
-
-
-def _describe_missing_intervals(rows: Sequence[Row]) -> list[str]:
-    letters: dict[str, list[str]] = {}
-    for row in rows:
-        if row.estimate is not None and row.estimate.reason:
-            letters.setdefault(row.estimate.reason, []).append(row.letter)
-
-    notes = []
-    for reason, affected in letters.items():
-        rows_named = "" if len(affected) == len(rows) else f" for {', '.join(affected)}"
-        notes.append(f"No interval{rows_named}: {reason}.")
-    return notes
-
-
-def _describe_seeds(rows: Sequence[Row]) -> list[str]:
-    notes = []
-    for row in rows:
-        if row.seed_sd is not None:
-            seeds = ", ".join(map(str, row.seeds))
-            notes.append(
-                f"{row.label}: mean of seeds {seeds}; standard deviation over seeds "
-                f"{row.seed_sd:.4f}."
-            )
-    return notes
-
-
-def describe_rules(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
+def describe_rules(
+    rows: Sequence[Row], entries: Sequence[Entry], headings: Mapping[str, str]
+) -> list[str]:
     """Name the best rule without a model and the methods that do not beat it, in each setting."""
     pairs = list(zip(rows, entries, strict=True))
     rules = {row.letter for row, entry in pairs if entry.is_rule}
@@ -313,14 +194,17 @@ def describe_rules(rows: Sequence[Row], entries: Sequence[Entry]) -> list[str]:
 
     notes = []
     own = [row for row in rows if row.history == "own" and row.scores.get(row.primary) is not None]
-    for setting in dict.fromkeys(row.setting for row in own):
+    for setting in headings:
         members = [row for row in own if row.setting == setting]
+        # A row without a rank neither sets the bar nor falls short of it, unless none has a rank.
+        members = [row for row in members if not row.unranked] or members
         # Rows are in order of rank.
         best = next((row for row in members if row.letter in rules), None)
         if best is not None:
             methods = [row for row in members if row.letter not in rules | oracles]
             lower = members[members.index(best) :]
-            notes.append(_compare_to_rule(best, methods, lower))
+            where = of_setting(setting, headings)
+            notes.append(_compare_to_rule(best, methods, lower, where))
     return notes
 
 
@@ -328,6 +212,7 @@ def _compare_to_rule(
     rule: Row,
     methods: Sequence[Row],
     lower: Sequence[Row],
+    where: str,
 ) -> str:
     """Say which methods do not beat a rule; of rows without statistics those that rank lower."""
     behind, untold = [], []
@@ -340,7 +225,7 @@ def _compare_to_rule(
         elif contrast is None or contrast.corrected is None or contrast.corrected > ALPHA:
             untold.append(row.label)
 
-    note = f"Best rule without a model: {rule.label} ({rule.scores[rule.primary]:.4f})."
+    note = f"Best rule without a model{where}: {rule.label} ({rule.scores[rule.primary]:.4f})."
     if behind:
         note += f" Do not beat it: {', '.join(behind)}."
     if untold:

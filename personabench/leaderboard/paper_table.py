@@ -209,7 +209,7 @@ class _Writer:
             half = f"{(high - low) / 2:.{digits}f}"
             text += f" ± {half.removeprefix('0') if half.startswith('0.') else half}"
         # A leader that beats nobody is not better than anything.
-        bold = name == board.primary and bool(row.leader and row.statistics.beats)
+        bold = name == board.primary and row.emphasized
         return Cell(text, value, low, high, bold)
 
     def _further_cell(self, row: Row, name: str, value: Any) -> Cell:

@@ -44,9 +44,10 @@ class Row:
         folder: the run folder or published file.
         personal: whether the gain survives another user's history; None if that is unknown.
         truncated, empty: replies truncated at their token limit, and empty answers.
+        unranked: why the row has no rank among those of its setting; empty if it has one.
         rank_changes: whether the row has another rank under another judge or prompt of a stored
             panel; None without one.
-        frontier: whether the row is on the cost frontier; None if score or cost is unknown.
+        frontier: whether the row is on the cost frontier; None if it is not compared there.
     """
 
     task: str
@@ -83,6 +84,7 @@ class Row:
     published: bool
     statistics: RowStatistics
     personal: bool | None = None
+    unranked: str = ""
     rank_changes: bool | None = None
     frontier: bool | None = None
 
@@ -96,6 +98,11 @@ class Row:
         """Whether no row is significantly better; None if this was not tested."""
         is_tested = self.statistics.estimates and self.statistics.all_pairs
         return self.statistics.leader if is_tested else None
+
+    @property
+    def emphasized(self) -> bool:
+        """Whether no row is significantly better, and it beats at least one: then it is bold."""
+        return bool(self.leader and self.statistics.beats)
 
     @property
     def seed_sd(self) -> float | None:
@@ -153,7 +160,12 @@ class Row:
         if statistics.mask:
             columns |= self._audited_columns()
         columns |= _user_columns(self.gain)
-        columns |= {"personal": self.personal, "frontier": self.frontier}
+        columns |= {
+            "personal": self.personal,
+            "ranked": not self.unranked,
+            "emphasized": self.emphasized,
+            "frontier": self.frontier,
+        }
         if self.rank_changes is not None:
             columns["rank_changes"] = self.rank_changes
         return columns
@@ -267,13 +279,20 @@ def frontier(rows: Sequence[Row], higher: bool) -> list[bool | None]:
 
     It is unless another row is at least as good for at most its cost, and better in one of both.
     Scores are those on the samples that the rows share, if these are known; cost is the price per
-    query if all rows of the setting have one, else tokens per query. None without either.
+    query if all rows of the setting have one, else tokens per query. None without either, for rows
+    without a rank, and for controls, which are no choice that a user of methods has.
     """
     return [_on_frontier(row, rows, higher) for row in rows]
 
 
+def _is_choice(row: Row) -> bool:
+    return row.history == "own" and not row.unranked
+
+
 def _on_frontier(row: Row, rows: Sequence[Row], higher: bool) -> bool | None:
-    peers = [peer for peer in rows if peer.setting == row.setting]
+    peers = [peer for peer in rows if peer.setting == row.setting and _is_choice(peer)]
+    if not _is_choice(row):
+        return None
     priced = all(peer.costs.query_price is not None for peer in peers)
 
     def locate(peer: Row) -> tuple[float, float] | None:

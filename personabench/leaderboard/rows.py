@@ -36,6 +36,9 @@ CONDITIONS: tuple[str, ...] = (
 # The conditions that a label does not show by itself.
 UNLABELLED = ("model", "window", "simulator", "judge")
 
+# Phases whose calls are the method's own; judging and simulating are the benchmark's.
+METHOD_PHASES = ("prepare", "profile", "predict", "update")
+
 # Length of a SHA-256 digest in hex; labels shorten values of this length.
 DIGEST_LENGTH = 64
 
@@ -132,6 +135,7 @@ class Entry:
         distinctions: the `UNLABELLED` conditions in which it differs from rows with the same label.
         common: task settings that all rows of the board share, which labels leave to its notes.
         seeds: the seeds in words, if another row has the same name and other seeds.
+        unranked: why the row has no rank (see `ranking`); empty if it has one.
     """
 
     runs: Sequence[Run]
@@ -141,6 +145,7 @@ class Entry:
     distinctions: Sequence[str] = ()
     common: Collection[str] = ()
     seeds: Sequence[str] = ()
+    unranked: str = ""
 
     @property
     def first(self) -> Run:
@@ -154,12 +159,13 @@ class Entry:
 
     @property
     def calls(self) -> int:
-        """Model calls of all runs and phases."""
+        """Model calls of the method, in all runs."""
         return sum(
             phase.calls
             for run in self.runs
             for usage in (run.summary.usage, run.summary.profiler_usage)
-            for phase in usage.values()
+            for name, phase in usage.items()
+            if name in METHOD_PHASES
         )
 
     @property

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from personabench.errors import UsageError
+from personabench.api import registry
+from personabench.errors import PersonabenchError, UsageError
 from personabench.leaderboard.column import SEED, Column, aggregate_of, check_summary, metric_values
 from personabench.leaderboard.estimates import ALPHA, Contrast, Count, Estimate
 from personabench.leaderboard.rows import conditions, judge_of, metric_directions
@@ -46,6 +47,7 @@ class RunComparison:
         n, users: scored samples that both runs have, and their users.
         only: number of further samples of each run.
         skipped: metrics that could not be compared.
+        derived: numbers that the task computes from both runs, by name.
     """
 
     differences: Sequence[str]
@@ -57,6 +59,7 @@ class RunComparison:
     draws: int = DRAWS
     seed: int = SEED
     alpha: float = ALPHA
+    derived: Mapping[str, float] = field(default_factory=dict)
 
 
 def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
@@ -100,15 +103,28 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         pair = [[_restrict(scores, samples)] for scores in (scores_a, scores_b)]
         columns[name] = Column(pair, name, higher, aggregate)
 
+    metrics = compare_metrics(columns)
     users = zip(scores_a.ids, scores_a.users, strict=True)
     return RunComparison(
         differences=differences,
         n=len(common),
         users=len({user for sample, user in users if sample in common}),
         only={"a": len(scores_a.ids) - len(common), "b": len(scores_b.ids) - len(common)},
-        metrics=compare_metrics(columns),
+        metrics=metrics,
         skipped=skipped,
+        derived=_derive(a, b, metrics),
     )
+
+
+def _derive(a: Run, b: Run, metrics: Mapping[str, MetricComparison]) -> Mapping[str, float]:
+    """Numbers of the task that need both runs; none if its task is not installed."""
+    try:
+        cls = registry.load_recorded("task", a.summary.task, a.task_hash)
+    except PersonabenchError:
+        return {}
+    scores_a = {name: metric.a.value or 0.0 for name, metric in metrics.items()}
+    scores_b = {name: metric.b.value or 0.0 for name, metric in metrics.items()}
+    return dict(cls.derive((a.task_params, b.task_params), (scores_a, scores_b)))
 
 
 def compare_metrics(columns: Mapping[str, Column]) -> dict[str, MetricComparison]:
@@ -139,6 +155,7 @@ def to_dict(comparison: RunComparison) -> dict[str, Any]:
         "alpha": comparison.alpha,
         "metrics": metrics,
         "skipped": comparison.skipped,
+        "derived": dict(comparison.derived),
     }
 
 

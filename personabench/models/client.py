@@ -35,6 +35,7 @@ from personabench.models.cache import Cache, Policy, difference, request_key
 from personabench.models.journal import Journal
 from personabench.models.reply import answer_logprobs, separate_thought
 from personabench.models.tokens import Tokens
+from personabench.models.traffic import Traffic
 from personabench.models.usage import PromptCounts, is_credible, max_usage
 from personabench.types import ONLY_TRY, Call, Phase, Request, Response, Try, Usage
 
@@ -61,22 +62,6 @@ def encodable(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@dataclass
-class Traffic:
-    """Totals for the progress display: paid and cached calls, tokens, retries.
-
-    Attributes:
-        trouble: the error of the last retry, until a call succeeds.
-    """
-
-    paid: int = 0
-    cached: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    retries: int = 0
-    trouble: str = ""
 
 
 @dataclass
@@ -458,13 +443,7 @@ class Client:
         self, key: str, phase: Phase, request: Request, response: Response, *, cached: bool
     ) -> tuple[Response, Call]:
         usage = response.usage
-        if cached:
-            self.traffic.cached += 1
-        else:
-            self.traffic.paid += 1
-            self.traffic.input_tokens += usage.input_tokens
-            self.traffic.output_tokens += usage.output_tokens
-
+        self.traffic.book(phase, request, response, cached=cached)
         call = Call(
             key,
             phase,

@@ -60,7 +60,7 @@ def _table(board: Board, wide: bool) -> Iterator[str]:
         cells = []
         for name in columns:
             cell = html.escape(text(name, row))
-            if name == board.primary and row.leader:
+            if name == board.primary and row.emphasized:
                 cell = f"<span class=leader>{cell}</span>"
             if name == board.primary and row.statistics.beats:
                 cell += f"<sup>{beaten(board, row)}</sup>"
@@ -69,7 +69,7 @@ def _table(board: Board, wide: bool) -> Iterator[str]:
             cells.append(f"<{tag}{_word_class(name)}>{cell}</{tag[:2]}>")
         yield f"<tr>{''.join(cells)}</tr>"
     yield "</tbody></table></div><ul>"
-    yield from (f"<li>{html.escape(note)}</li>" for note in board.notes)
+    yield from (f"<li>{html.escape(note)}</li>" for note in board.list_notes(columns))
     yield "</ul>"
 
 

@@ -36,6 +36,8 @@ KEPT = (
     "failed",
     "owed",
     "leader",
+    "ranked",
+    "emphasized",
     "seeds",
     "seed_sd",
     "detectable",

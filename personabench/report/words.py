@@ -46,14 +46,23 @@ def _describe_leader(rows: Rows, metric: str, higher: bool) -> str:
     value = _format_value(best["metrics"][metric])
     if len(rows) == 1:
         return f"{best['label']} is the only run here; its {metric} is {value}."
-    start = f"{best['label']} has the {'highest' if higher else 'lowest'} {metric}, {value}"
+    ranked = [row for row in rows if row["ranked"]]
+    place = f"{'highest' if higher else 'lowest'} {metric}"
+    if 0 < len(ranked) < len(rows):
+        place += " of the runs with a rank"
+    start = f"{best['label']} has the {place}, {value}"
+    if not ranked:
+        return f"{start}, but no run has enough users for a rank."
     if best["n"] < max(row["n"] for row in rows):
         start += f" (on {best['n']} sample{'s' if best['n'] > 1 else ''} only)"
-    tied = [row["label"] for row in rows[1:] if row["leader"]]
+    if len(ranked) == 1:
+        return f"{start}; no other run has enough users and samples for a rank."
+    tied = [row["label"] for row in ranked[1:] if row["leader"]]
+    other = "other run" if len(ranked) == len(rows) else "other run with a rank"
     if not tied:
-        return f"{start}, significantly better than every other run."
-    if len(tied) == len(rows) - 1:
-        return f"{start}, but no other run can be told apart from it."
+        return f"{start}, significantly better than every {other}."
+    if len(tied) == len(ranked) - 1:
+        return f"{start}, but no {other} can be told apart from it."
     count = len(best["beats"])
     rivals = f"{count} other{'s' if count > 1 else ''}"
     return f"{start}, significantly better than {rivals}. Not told apart from it: {_join(tied)}."

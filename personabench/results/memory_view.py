@@ -71,8 +71,8 @@ def read_memory(folder: RunFolder, user_id: str) -> MemoryView:
         user_id,
         ingested.batches,
         ingested.records,
-        list(_find_items(ingested.asked, "")),
-        _without_items(ingested.asked),
+        list(_find_items(ingested.frozen, "")),
+        _without_items(ingested.frozen),
         list(_read_log(folder, user_id)),
         mine[-1].reused,
     )

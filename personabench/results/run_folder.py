@@ -58,6 +58,15 @@ class Profile(msgspec.Struct, frozen=True):
     shown: tuple[str, ...] | None = None
 
 
+class ProfileHead(msgspec.Struct, frozen=True):
+    """A `Profile` without its state, which may be as long as the history."""
+
+    user_id: str
+    key: str
+    calls: tuple[Call, ...]
+    flags: dict[str, float]
+
+
 class _Id(msgspec.Struct):
     sample_id: str
 
@@ -239,6 +248,11 @@ class RunFolder:
         """
         profiles = islice(read_lines(self.profiles_path, Profile), older, None)
         return {profile.key: profile for profile in profiles}
+
+    def profile_heads(self) -> dict[str, ProfileHead]:
+        """Read the profiles without the states of users, by key."""
+        heads = read_lines(self.profiles_path, ProfileHead)
+        return {head.key: head for head in heads}
 
     def profile_offsets(self, older: int = 0) -> dict[str, int]:
         """The offset of the latest line of each profile, by its key; `older` as in `profiles`."""

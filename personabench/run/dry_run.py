@@ -8,12 +8,14 @@ replies that cannot be read until the last attempt.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
 
+from personabench.errors import RunError
 from personabench.models.backends.base import Backend
 from personabench.models.backends.scripted import FILLER, fill_schema, letters
 from personabench.models.cache import request_key
@@ -264,6 +266,7 @@ class DryRunClient(Client):
         records_of: the records of a user, which drafts are compared with.
         owed: samples of the dry run.
         has_repeated: whether a reply was requested again that could not be read.
+        give_up: the time (`time.monotonic`) after which a call ends the dry run; None for never.
     """
 
     books: Books
@@ -274,6 +277,7 @@ class DryRunClient(Client):
     records_of: Callable[[str], Sequence[Record]]
     owed: int
     has_repeated: bool
+    give_up: float | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -286,6 +290,7 @@ class DryRunClient(Client):
         self.owed = 0
         self.over_window = 0
         self.has_repeated = False
+        self.give_up = None
         self._refused: dict[str | int, Response] = {}
 
     @property
@@ -304,6 +309,8 @@ class DryRunClient(Client):
         work: str = "",
         attempt: Try = ONLY_TRY,
     ) -> tuple[Response, Call]:
+        if self.give_up is not None and time.monotonic() > self.give_up:
+            raise RunError("the dry run takes too long")
         key = request_key(self.backend.identity_of(request), request)
         stored = self._stored(key)
         if stored is not None and key in self.booked:
@@ -360,4 +367,5 @@ class DryRunClient(Client):
         client.booked = self.booked
         client.style = self.style
         client.records_of = self.records_of
+        client.give_up = self.give_up
         return client

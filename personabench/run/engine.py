@@ -13,7 +13,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,6 +85,7 @@ class Engine:
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
         judged: a judge follows, so a refresh does not end with the last prediction.
+        observe: called with the position and the prediction of each sample, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
@@ -105,6 +106,7 @@ class Engine:
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
+    observe: Callable[[int, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
 
@@ -319,14 +321,16 @@ class Engine:
             if self.method.profiles and self.task.protocol == "static":
                 self._profiles.look_ahead()
             act = self._converse if self.task.protocol == "dialogue" else self._answer
-            self._finish(await self._predict(positions[0], act))
+            self._finish(positions[0], await self._predict(positions[0], act))
 
-    def _finish(self, prediction: Prediction) -> None:
+    def _finish(self, position: int, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
         if prediction.error is None:
             self.client.finish(prediction.sample_id)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
+        if self.observe is not None:
+            self.observe(position, prediction)
 
     async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
@@ -381,7 +385,7 @@ class Engine:
             if prediction.error is None:
                 number += 1
                 self._output.rounds.write(Round(user, number, state, prediction))
-            self._finish(prediction)
+            self._finish(position, prediction)
             if prediction.error is not None:
                 return
 

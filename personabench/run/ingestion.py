@@ -222,8 +222,8 @@ class Ingestion:
     def _measure(self, ingested: Ingested, user: User) -> dict[str, int]:
         """Measure a history and the state it became."""
         ctx = self._new_context(user.id)
-        size = self._method.size(ingested.asked)
-        text = to_json(ingested.asked)
+        size = self._method.size(ingested.frozen)
+        text = to_json(ingested.frozen)
         amounts = {"tokens": ctx.tokens.count(text), "bytes": len(text.encode()), **size}
         records = (ctx.task.describe(record) for record in user.history)
         return {

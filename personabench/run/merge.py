@@ -26,7 +26,7 @@ from personabench.api.task import Task
 from personabench.api.users import open_split
 from personabench.errors import DataError, UsageError
 from personabench.models.cache import Cache
-from personabench.results.run_folder import RunFolder
+from personabench.results.run_folder import RUN_FILE, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
 from personabench.run.controls import apply_control
@@ -116,6 +116,7 @@ def merge_shards(
         sample_ids = [sample_id for sample_id, _ in dataset.index()]
         # Samples of an earlier, larger limit come last.
         earlier = [name for name in sample_ids if name in lines and name not in owners]
+        _copy_run_file(target, shards[0].folder)
         _copy_predictions(target, shards, lines, [*owners, *earlier])
         _copy_judgements(target, shards, sample_ids, owners)
 
@@ -176,6 +177,7 @@ def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, Sha
             )
         compared = (
             ("--limit", first.options.limit, shard.options.limit),
+            ("--users", first.options.users, shard.options.users),
             ("the seed that draws users", first.options.draw, shard.options.draw),
             ("--metric", first.options.metrics, shard.options.metrics),
             ("the task's parameters", first.options.params, shard.options.params),
@@ -231,7 +233,7 @@ def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[
 def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
     """Map the selected samples to their shards, in the order of a single process."""
     index = dataset.index()
-    positions = select(dataset, options.limit, options.draw)
+    positions = select(dataset, options.limit, options.draw, options.users)
     shard_of = partition(dataset, positions, options.of)
     return {index[position][0]: number for position, number in shard_of.items()}
 
@@ -271,6 +273,15 @@ def _require_no_loss(target: RunFolder, finished: set[str]) -> None:
             f"{target.path} has {len(lost)} samples that its shards do not have, such as "
             f"{min(lost)}; move it away, or continue it without --shard"
         )
+
+
+def _copy_run_file(target: RunFolder, shard: RunFolder) -> None:
+    """Copy the options of a shard without its part: all shards have the same ones."""
+    path = shard.path / RUN_FILE
+    # Callers of the library and earlier versions write none.
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        target.write_run_file("\n".join(line for line in lines if not line.startswith("shard =")))
 
 
 def _copy_predictions(

@@ -32,7 +32,8 @@ class Options:
         split: "user/dev", "dev", or None for the task's default.
         data: a folder with the benchmark's files; None for the example data.
         limit: the least number of samples, rounded up to whole users; None for all.
-        draw: the seed that selects users under a limit, if it is not `seed`: the seeds of one
+        users: the number of users; None for all. Not together with a limit.
+        draw: the seed that selects users, if it is not `seed`: the seeds of one
             comparison share it.
         assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
         grid: `[owner.]key=value,value` parameters, applied before `assignments`: one run per
@@ -61,6 +62,7 @@ class Options:
     split: str | None = None
     data: Path | None = None
     limit: int | None = None
+    users: int | None = None
     backend: str = "local"
     backend_options: BackendOptions = BackendOptions()
     concurrency: int | None = None
@@ -88,7 +90,7 @@ class Options:
 
     @property
     def selection_seed(self) -> int:
-        """The seed that selects users under a limit."""
+        """The seed that selects users."""
         return self.seed if self.draw is None else self.draw
 
     def guarded(self) -> Options:

@@ -24,11 +24,12 @@ from personabench.models.budget import Budget, Prices
 from personabench.models.cache import Cache, Policy, difference
 from personabench.results.run_folder import RunFolder
 from personabench.retrieval.embedders import Embedders
-from personabench.run import runner
 from personabench.run.dry_run import DryRunClient, FillerStyle, PlannedCall, Work
 from personabench.run.engine import Engine
 from personabench.run.judging import judge, unjudged
 from personabench.run.openings import Openings
+from personabench.run.options import Options
+from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import changed_params
 from personabench.run.session import create_engine, identified_models
 from personabench.types import Record, Request, Response
@@ -43,7 +44,8 @@ class RunPlan(Work):
 
     Attributes:
         owed: samples without a prediction.
-        over_window: those whose history does not fit the model's window.
+        concurrency: calls in flight, unless the options say another number.
+        over_window: samples whose history does not fit the model's window.
         changed: parameters that are not at their defaults, those of the task as `task.NAME`.
         ways: the ways that the run may go, which bound it.
     """
@@ -52,6 +54,7 @@ class RunPlan(Work):
     method: str = ""
     model: str = ""
     owed: int = 0
+    concurrency: int = 1
     over_window: int = 0
     changed: dict[str, Any] = field(default_factory=dict)
     ways: Sequence[Work] = ()
@@ -101,7 +104,7 @@ _AMOUNTS = {
 }
 
 
-async def plan(options: runner.Options) -> list[RunPlan]:
+async def plan(options: Options) -> list[RunPlan]:
     """A plan for each resolved run, in their order: calls of one run are stored for the next.
 
     No model is called, and the results folder is not written to.
@@ -127,7 +130,7 @@ async def plan(options: runner.Options) -> list[RunPlan]:
         return plans
 
 
-async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any]]:
+async def explain(options: Options, sample_id: str) -> list[dict[str, Any]]:
     """Explain the calls of one sample: stored, or how the nearest stored call differs.
 
     Raises:
@@ -147,7 +150,7 @@ async def explain(options: runner.Options, sample_id: str) -> list[dict[str, Any
         ]
 
 
-async def preview(options: runner.Options, sample_id: str) -> tuple[str, list[PlannedCall]]:
+async def preview(options: Options, sample_id: str) -> tuple[str, list[PlannedCall]]:
     """The source of the data, and the calls that one sample would make.
 
     Raises:
@@ -169,10 +172,10 @@ def _difference(client: DryRunClient, request: Request) -> str:
 
 
 @dataclass
-class _DryRunner:
-    """Everything that the dry runs of one command share."""
+class DryRunner:
+    """Dry runs, and everything that those of one command share."""
 
-    runs: Sequence[runner.ResolvedRun]
+    runs: Sequence[ResolvedRun]
     model: Backend
     cache: Cache | None
     policy: Policy
@@ -180,18 +183,24 @@ class _DryRunner:
 
     async def run(
         self,
-        job: runner.ResolvedRun,
+        job: ResolvedRun,
         sample_id: str | None = None,
         *,
+        positions: Sequence[int] | None = None,
         memory: dict[str, Response] | None = None,
         change: Change | None = None,
+        give_up: float | None = None,
     ) -> DryRunClient:
-        """Run a method with filler, on the owed samples or on one; return the client.
+        """Run a method with filler, on the owed samples or on some; return the client.
 
         Args:
+            sample_id, positions: one sample, or the positions of several.
+            memory: replies of other dry runs, to which those of this one are added.
+            give_up: the time (`time.monotonic`) after which a call ends the dry run with an error.
             change: makes the filler another than the expected one; samples may then fail.
         """
         client = DryRunClient(self.model, self.cache, self.policy)
+        client.give_up = give_up
         if memory is not None:
             client.memory = memory
 
@@ -200,7 +209,7 @@ class _DryRunner:
             output.start(job.spec)
             try:
                 engine = self._engine(job, client, output)
-                owed = _owed(job, engine, sample_id)
+                owed = _owed(job, engine, sample_id) if positions is None else list(positions)
                 client.owed = len(owed)
                 client.style = dataclasses.replace(_style(job, owed), **(change or {}))
                 if client.style.labels:
@@ -217,7 +226,8 @@ class _DryRunner:
                     "over_window" in prediction.flags for prediction in output.iter_predictions()
                 )
                 if job.judge:
-                    waiting = [] if sample_id else _unjudged_answers(job, engine, owed, output)
+                    is_part = sample_id or positions is not None
+                    waiting = [] if is_part else _unjudged_answers(job, engine, owed, output)
                     positions = sorted([*owed, *waiting])
                     judge_client = engine.roles["judge"]
                     await judge(output, job.task, job.dataset, positions, job.judge, judge_client)
@@ -225,7 +235,7 @@ class _DryRunner:
                 output.close()
         return client
 
-    def _engine(self, job: runner.ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
+    def _engine(self, job: ResolvedRun, client: DryRunClient, output: RunFolder) -> Engine:
         if job.folder.rounds.path.is_dir():
             shutil.copytree(job.folder.rounds.path, output.rounds.path)
         # One sample at a time, so that plans are the same every time.
@@ -233,7 +243,7 @@ class _DryRunner:
 
 
 @asynccontextmanager
-async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
+async def _dry_runner(options: Options) -> AsyncIterator[DryRunner]:
     options = options.guarded()
 
     folders = [options.results]
@@ -252,11 +262,11 @@ async def _dry_runner(options: runner.Options) -> AsyncIterator[_DryRunner]:
         model, roles = await stack.enter_async_context(identified_models(options))
         # A dialect that was learnt is part of the keys; a plan learns none.
         Openings(options, Budget({})).recall(model, *roles.values())
-        runs = runner.resolve(options, model, roles)
-        yield _DryRunner(runs, model, cache, options.cache, embedders)
+        runs = resolve(options, model, roles)
+        yield DryRunner(runs, model, cache, options.cache, embedders)
 
 
-def _owed(job: runner.ResolvedRun, engine: Engine, sample_id: str | None) -> list[int]:
+def _owed(job: ResolvedRun, engine: Engine, sample_id: str | None) -> list[int]:
     """The positions that the run owes, or that of one sample.
 
     Raises:
@@ -271,7 +281,7 @@ def _owed(job: runner.ResolvedRun, engine: Engine, sample_id: str | None) -> lis
     return positions
 
 
-def _style(job: runner.ResolvedRun, owed: Sequence[int]) -> FillerStyle:
+def _style(job: ResolvedRun, owed: Sequence[int]) -> FillerStyle:
     """Filler that the task can read as an answer, and that no simulated user is content with.
 
     A user who is never content takes all the turns that the task allows, the most that it can cost.
@@ -335,7 +345,7 @@ def _find_records(dataset: Dataset, user: str) -> tuple[Record, ...]:
     return tuple(records.values())
 
 
-def _describe_plan(job: runner.ResolvedRun, client: DryRunClient) -> RunPlan:
+def _describe_plan(job: ResolvedRun, client: DryRunClient) -> RunPlan:
     task_changes = changed_params(job.task).items()
     changed = {
         **changed_params(job.method),
@@ -349,12 +359,13 @@ def _describe_plan(job: runner.ResolvedRun, client: DryRunClient) -> RunPlan:
         method=job.spec.method,
         model=job.spec.model["name"],
         owed=client.owed,
+        concurrency=job.backend.concurrency,
         over_window=client.over_window,
         changed=changed,
     )
 
 
-def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> RunError:
+def _samples_fail(job: ResolvedRun, failed: int, output: RunFolder) -> RunError:
     """The error in place of a plan: not all calls of samples that fail are counted."""
     predictions = list(output.iter_predictions())
     first = next(prediction for prediction in predictions if prediction.error)
@@ -366,7 +377,7 @@ def _samples_fail(job: runner.ResolvedRun, failed: int, output: RunFolder) -> Ru
 
 
 def _unjudged_answers(
-    job: runner.ResolvedRun, engine: Engine, owed: Sequence[int], output: RunFolder
+    job: ResolvedRun, engine: Engine, owed: Sequence[int], output: RunFolder
 ) -> list[int]:
     """Copy finished answers without a judgement into the output folder; return their positions."""
     index = job.dataset.index()
@@ -380,7 +391,7 @@ def _unjudged_answers(
     return waiting
 
 
-def _reads_marked_label(job: runner.ResolvedRun, owed: Sequence[int]) -> bool:
+def _reads_marked_label(job: ResolvedRun, owed: Sequence[int]) -> bool:
     """Whether the task reads its label from a reply that has a mark beside it."""
     label = job.task.labels[0]
     reply = fill_schema(None, label, "ghi")

@@ -206,7 +206,10 @@ class Profiles:
             # A profile of the profiler serves every model under test.
             "model": spec.profiler or spec.model,
             # Methods see answers only, however these are scored.
-            "sampling": msgspec.structs.replace(spec.sampling, reading=msgspec.UNSET),
+            # A limit of what answers are shown leaves profiles as they are.
+            "sampling": msgspec.structs.replace(
+                spec.sampling, reading=msgspec.UNSET, memory_tokens=msgspec.UNSET
+            ),
             "seed": spec.seed,
             "window": None if spec.profiler else spec.window,
             "population": spec.data_hash if needs_population else None,

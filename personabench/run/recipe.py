@@ -29,6 +29,7 @@ from typing import Any, cast, get_args
 
 import msgspec
 
+from personabench.api.params import format_value
 from personabench.api.registry import load_class
 from personabench.errors import UsageError
 from personabench.models.roles import RoleName
@@ -256,9 +257,13 @@ def build_groups(
     for rows in _group_rows(recipe.runnable, common.data is None):
         first = rows[0]
         set_by_rows = [
-            f"{row.owner}.{key}={_format(value)}" for row in rows for key, value in row.set.items()
+            f"{row.owner}.{key}={format_value(value)}"
+            for row in rows
+            for key, value in row.set.items()
         ]
-        set_by_task = [f"task.{key}={_format(value)}" for key, value in recipe.task_params.items()]
+        set_by_task = [
+            f"task.{key}={format_value(value)}" for key, value in recipe.task_params.items()
+        ]
         set_by_smoke = recipe.smoke.set if scale else ()
         decoding = recipe.decoding
         max_tokens = (recipe.smoke.max_tokens if scale else None) or decoding.max_tokens
@@ -305,15 +310,6 @@ def _select(assignments: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """Those of the assignments whose owner is part of a command."""
     owners = {"", "task", *(row.owner for row in rows)}
     return [text for text in assignments if text.partition("=")[0].rpartition(".")[0] in owners]
-
-
-def _format(value: Any) -> str:
-    """A value of a recipe as the command line has it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    return str(value)
 
 
 def describe_departures(recipe: Recipe, options: Options, scale: int | None) -> list[str]:

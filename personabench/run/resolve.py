@@ -297,7 +297,9 @@ class _Resolver:
         # Whether it is used depends on the method, not on the task.
         roles.pop("profiler", None)
 
-        positions = select(dataset, self.options.limit, self.options.selection_seed)
+        positions = select(
+            dataset, self.options.limit, self.options.selection_seed, self.options.users
+        )
         if self.options.shard:
             positions = self.options.shard.take(dataset, positions)
 

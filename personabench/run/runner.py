@@ -32,7 +32,8 @@ from personabench.run.first_contact import learn_dialects
 from personabench.run.judging import judge, judge_options, prompt_version, unjudged
 from personabench.run.openings import Openings
 from personabench.run.options import Options
-from personabench.run.progress import Progress
+from personabench.run.outline import outline
+from personabench.run.progress import CommandProgress, Progress, RunProgress
 from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
@@ -42,6 +43,7 @@ from personabench.run.run_facts import (
     prefix_cache_totals,
     versions,
 )
+from personabench.run.running_score import RunningScore
 from personabench.run.scoring import score_run
 from personabench.run.session import (
     Session,
@@ -74,12 +76,15 @@ class Outcome:
         interrupted: an interrupt ended it early.
         missing_values: why judgements, or metrics beside the task's own, are missing; everything
             else was computed.
+        ahead: samples that the command still owes in runs that it has not begun, if it was
+            interrupted.
     """
 
     folder: Path
     summary: Summary
     interrupted: bool = False
     missing_values: str = ""
+    ahead: int = 0
 
 
 async def run(
@@ -124,7 +129,9 @@ async def run(
         openings = Openings(options, budget, tell)
         openings.recall(model, *role_backends.values())
         session = None
-        for seed_options in (options, *further):
+        command = CommandProgress()
+        all_options = (options, *further)
+        for number, seed_options in enumerate(all_options):
             resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
             jobs = resolve_jobs()
             # Only now: a command with wrong options must not create files.
@@ -138,16 +145,25 @@ async def run(
             jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
             if announce:
                 announce(jobs)
-            for job in jobs:
+
+            def resolve_later(later: Options) -> Sequence[ResolvedRun]:
+                return resolve(later, model, role_backends, reported)
+
+            await outline(command, number, all_options, jobs, session, resolve_later)
+            for job, outlined in zip(jobs, command.groups[number], strict=True):
                 try:
                     log = logs.pop(job.folder.path, None) or job.folder.start(job.spec)
-                    outcome = await _execute(job, seed_options, session, watch, log)
+                    place = command, outlined
+                    outcome = await _execute(job, seed_options, session, watch, log, place)
                 except MisfitError as error:
+                    outlined.has_ended = True
                     misfits.append(str(error))
                     _log.warning("skipped: %s", error)
                     continue
                 outcomes.append(outcome)
+                outlined.has_ended = True
                 if outcome.interrupted:
+                    outcome.ahead = command.ahead
                     return outcomes
     if misfits and not outcomes:
         raise UsageError("; ".join(dict.fromkeys(misfits)))
@@ -155,9 +171,18 @@ async def run(
 
 
 async def _execute(
-    job: ResolvedRun, options: Options, session: Session, watch: Watch, log: Path
+    job: ResolvedRun,
+    options: Options,
+    session: Session,
+    watch: Watch,
+    log: Path,
+    place: tuple[CommandProgress, RunProgress],
 ) -> Outcome:
-    """Execute a run whose folder is started."""
+    """Execute a run whose folder is started.
+
+    Args:
+        place: the command's progress, and that of the run in it.
+    """
     try:
         write_shard_file(job.folder, options, job.task)
         if options.run_file:
@@ -165,7 +190,7 @@ async def _execute(
         with _logged(log):
             if options.environment:
                 _log.info("options %s", options.environment)
-            return await _Execution(job, options, session, watch, log).execute()
+            return await _Execution(job, options, session, watch, log, *place).execute()
     finally:
         job.folder.close()
 
@@ -174,8 +199,17 @@ class _Execution:
     """One attempt at a run: predict, judge, score."""
 
     def __init__(
-        self, job: ResolvedRun, options: Options, session: Session, watch: Watch, log: Path
+        self,
+        job: ResolvedRun,
+        options: Options,
+        session: Session,
+        watch: Watch,
+        log: Path,
+        command: CommandProgress,
+        outlined: RunProgress,
     ) -> None:
+        self.command = command
+        self.outlined = outlined
         self.job = job
         self.options = options
         self.session = session
@@ -183,7 +217,7 @@ class _Execution:
         self.log = log
         self.engine = session.create_engine(job, options)
         self.title = f"{job.spec.method} on {job.spec.task}"
-        self.judging = Progress()
+        self.judging = Progress(command=command)
         self.durations: dict[str, float] = {}
         self.complete = False
         self.error: RunError | None = None
@@ -264,9 +298,15 @@ class _Execution:
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
         started = time.perf_counter()
+        score = RunningScore(self.job.task, self.job.dataset)
+        engine.observe = score.add
+        engine.progress.score = score.describe
+        engine.progress.command = self.command
+        self.outlined.progress = engine.progress
+        self.outlined.traffic = engine.client.traffic
         watched = self.watch(self.title, engine.progress, engine.client) if pending else None
         try:
-            with watched or contextlib.nullcontext():
+            with self.outlined.timed(), watched or contextlib.nullcontext():
                 self.complete = await engine.run(pending)
         except RunError as error:
             self.error = error
@@ -297,7 +337,8 @@ class _Execution:
                     key = str(job.judge)
                     pending = unjudged(job.folder, job.dataset, positions, key, again)
                 client = engine.roles["judge"]
-                with self.watch(f"judging {self.title}", self.judging, client):
+                watched = self.watch(f"judging {self.title}", self.judging, client)
+                with self.outlined.timed(), watched:
                     await judge(
                         job.folder, job.task, job.dataset, pending, key, client, self.judging
                     )

@@ -262,7 +262,7 @@ class _Scoring:
 
     def _add_profiles(self) -> int:
         """Count flags and calls of the users' profiles, and return the number of profiles."""
-        profiles = self.folder.profiles().values()
+        profiles = self.folder.profile_heads().values()
         for profile in profiles:
             self.counters.update(profile.flags)
             self.ledger.add(profile.calls)

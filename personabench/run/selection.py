@@ -7,10 +7,13 @@ import random
 from personabench.api.dataset import Dataset
 
 
-def select(dataset: Dataset, limit: int | None, seed: int) -> list[int]:
+def select(
+    dataset: Dataset, limit: int | None, seed: int, max_users: int | None = None
+) -> list[int]:
     """Select the samples to run, whole users, in an order that depends on the seed alone.
 
-    Users are added from a seeded permutation until at least `limit` samples are selected.
+    Users are added from a seeded permutation until at least `limit` samples, or `max_users` users,
+    are selected.
     """
     positions_of: dict[str, list[int]] = {}
     for position, (_, user) in enumerate(dataset.index()):
@@ -22,7 +25,7 @@ def select(dataset: Dataset, limit: int | None, seed: int) -> list[int]:
     random.Random(seed).shuffle(users)
 
     selected: list[int] = []
-    for user in users:
+    for user in users[:max_users]:
         if limit is not None and len(selected) >= limit:
             break
         selected += positions_of[user]

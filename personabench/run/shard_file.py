@@ -27,7 +27,8 @@ class ShardOptions(msgspec.Struct, frozen=True):
         shard, of: the shard is number `shard` (from 1) of `of`.
         task, params: the task (for a file its whole path) and all its parameters.
         split, data: the split, and the folder given with `--data`, or None for the example data.
-        limit, draw: the requested number of samples, and the seed that selects their users.
+        limit, users, draw: the requested number of samples or of users, and the seed that selects
+            the users.
         metrics: the metrics of `--metric`.
     """
 
@@ -40,6 +41,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
     limit: int | None
     draw: int
     metrics: tuple[str, ...] = ()
+    users: int | None = None
 
 
 def write_shard_file(folder: RunFolder, options: Options, task: Task) -> None:
@@ -55,6 +57,7 @@ def write_shard_file(folder: RunFolder, options: Options, task: Task) -> None:
         split=options.split or task.default_split,
         data=str(options.data.resolve()) if options.data else None,
         limit=options.limit,
+        users=options.users,
         draw=options.selection_seed,
         metrics=tuple(options.metrics),
     )

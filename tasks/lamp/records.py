@@ -255,10 +255,11 @@ class LampData(Dataset):
         try:
             content = msgspec.json.decode(self._file, type=shape)
         except msgspec.ValidationError as error:
-            raise DataError(
-                f"{self._path}: {error}; a question file is a list of questions or "
-                '{"task", "golds": [questions]}'
-            ) from error
+            form = 'a question file is a list of questions or {"task", "golds": [questions]}'
+            if b'"profile"' in self._file[: self._file.find(b"\n")]:
+                # A first line that is a question: JSON lines.
+                form += "; for JSON lines, one question a line, join them with `jq -s .`"
+            raise DataError(f"{self._path}: {error}; {form}") from error
         except (msgspec.DecodeError, RecursionError) as error:
             raise describe_syntax_error(self._path, self._file, error) from error
         return content.golds if isinstance(content, _Wrapped) else list(content)

@@ -220,6 +220,26 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         score = private_qa.score_retrieval(segments, shown)
         return {**values, "retrieval-recall": score.recall, "retrieval-ndcg": score.ndcg}
 
+    @classmethod
+    def derive(
+        cls,
+        options: tuple[Mapping[str, Any], Mapping[str, Any]],
+        scores: tuple[Mapping[str, float], Mapping[str, float]],
+    ) -> Mapping[str, float]:
+        """Robustness against noise, and how well outdated values are left out at either level."""
+        levels = [str(option.get("noise", "")) for option in options]
+        others = [{k: v for k, v in option.items() if k != "noise"} for option in options]
+        if levels[0] == levels[1] or others[0] != others[1]:
+            return {}
+        low, high = sorted(zip(levels, scores, strict=True), key=lambda pair: pair[0])
+        numbers = {}
+        if "f1" in low[1] and "f1" in high[1]:
+            numbers["noise robustness"] = private_qa.robustness(low[1]["f1"], high[1]["f1"])
+        for level, values in (low, high):
+            if "outdated-recall" in values:
+                numbers[f"information updating at {level}"] = 1 - values["outdated-recall"]
+        return numbers
+
     def audit(self, dataset: Dataset) -> list[str]:
         """List questions without a gold segment."""
         names = [sample.id for sample in dataset.samples() if not _decode(sample, "segments")]

@@ -79,7 +79,8 @@ class _PersonaMemV2(Task, Audited, Downloadable):
 
     @property
     def _rotations(self) -> int:
-        return 1
+        """How often each question is presented; 0 without options."""
+        return 0
 
     @property
     def _subset_options(self) -> Mapping[str, Any]:

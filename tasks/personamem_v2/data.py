@@ -38,7 +38,8 @@ class PersonaMemV2Data(Dataset):
     """An opened split: the questions of a table, with the histories of one length.
 
     Args:
-        rotations: 4 presents each question with its right reply under each letter, 1 once.
+        rotations: 4 presents each question with its right reply under each letter, 1 once; 0 for
+            questions without options.
 
     Raises:
         UsageError: no such split.
@@ -58,7 +59,7 @@ class PersonaMemV2Data(Dataset):
         self._index = [
             (self._name(row, rotation), row.persona)
             for row in self.rows
-            for rotation in range(rotations)
+            for rotation in range(rotations or 1)
         ]
         # Questions of a persona come one after another; a history has up to a megabyte.
         self._history = lru_cache(maxsize=4)(self._read_history)
@@ -71,20 +72,22 @@ class PersonaMemV2Data(Dataset):
         return self._index
 
     def load(self, position: int) -> Sample:
-        number, rotation = divmod(position, self._rotations)
+        number, rotation = divmod(position, self._rotations or 1)
         row = self.rows[number]
         records, persona = self._history(row.link)
         sample_id, _ = self._index[position]
-        choices = self._order_options(row, rotation)
-        return make_sample(row, sample_id, choices, records, persona, self._majority)
+        sample = make_sample(row, sample_id, records, persona)
+        if not self._rotations:
+            return sample
+        return add_options(sample, row, self._order_options(row, rotation), self._majority)
 
     def flags(self, position: int) -> Mapping[str, float]:
         """Flag messages of a history that could not be read."""
-        rejected = self.rejected.get(self.rows[position // self._rotations].link, ())
+        rejected = self.rejected.get(self.rows[position // (self._rotations or 1)].link, ())
         return {"messages_rejected": float(len(rejected))} if rejected else {}
 
     def _name(self, row: Row, rotation: int) -> str:
-        return row.id if self._rotations == 1 else f"{row.id}@{rotation}"
+        return f"{row.id}@{rotation}" if self._rotations > 1 else row.id
 
     def _order_options(self, row: Row, rotation: int) -> tuple[str, ...]:
         """The options in an order that depends on the question alone."""
@@ -100,7 +103,7 @@ class PersonaMemV2Data(Dataset):
         """The position of the right reply that is most frequent; the first of equals."""
         positions: Counter[int] = Counter()
         for row in self.rows:
-            for rotation in range(self._rotations):
+            for rotation in range(self._rotations or 1):
                 positions[self._order_options(row, rotation).index(row.correct)] += 1
         return min(range(len(scoring.LETTERS)), key=lambda place: (-positions[place], place))
 
@@ -168,22 +171,9 @@ def find_evidence(row: Row, records: Sequence[Record]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def make_sample(
-    row: Row,
-    sample_id: str,
-    choices: tuple[str, ...],
-    records: tuple[Record, ...],
-    persona: str,
-    majority: int,
-) -> Sample:
+def make_sample(row: Row, sample_id: str, records: tuple[Record, ...], persona: str) -> Sample:
     """Convert a row into a sample; everything about the tested preference is hidden."""
-    lengths = [len(choice) for choice in choices]
-    # The right reply is short where the preference is another person's, and long elsewhere.
-    length = min(lengths) if row.who == OTHERS else max(lengths)
-    stale = [text for text in row.wrong if row.updated and scoring.repeats(text, row.previous)]
-    leaking = [
-        text for text in row.wrong if row.type == FORGET and scoring.repeats(text, row.preference)
-    ]
+    evidence = find_evidence(row, records)
     return Sample(
         sample_id,
         user_id=row.persona,
@@ -191,7 +181,6 @@ def make_sample(
         stimulus=row.query,
         history=records,
         references=(row.correct,),
-        choices=choices,
         attributes={"persona": persona} if persona else {},
         hidden={
             "type": row.type,
@@ -201,11 +190,26 @@ def make_sample(
             "distance": str(row.distance),
             "preference": row.preference,
             "profile": row.profile,
-            "stale": msgspec.json.encode(stale).decode(),
-            "leaking": msgspec.json.encode(leaking).decode(),
-            "unmatched": str(len(row.snippet) - len(find_evidence(row, records))),
-            "majority_letter": choices[majority],
-            "type_length": choices[lengths.index(length)],
+            "unmatched": str(len(row.snippet) - len(evidence)),
         },
-        evidence=find_evidence(row, records),
+        evidence=evidence,
     )
+
+
+def add_options(sample: Sample, row: Row, choices: tuple[str, ...], majority: int) -> Sample:
+    """Add the options of a question, the picks of rules, and the distractors that tell a fault."""
+    lengths = [len(choice) for choice in choices]
+    # The right reply is short where the preference is another person's, and long elsewhere.
+    length = min(lengths) if row.who == OTHERS else max(lengths)
+    stale = [text for text in row.wrong if row.updated and scoring.repeats(text, row.previous)]
+    leaking = [
+        text for text in row.wrong if row.type == FORGET and scoring.repeats(text, row.preference)
+    ]
+    hidden = {
+        **sample.hidden,
+        "stale": msgspec.json.encode(stale).decode(),
+        "leaking": msgspec.json.encode(leaking).decode(),
+        "majority_letter": choices[majority],
+        "type_length": choices[lengths.index(length)],
+    }
+    return msgspec.structs.replace(sample, choices=choices, hidden=hidden)

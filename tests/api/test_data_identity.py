@@ -23,34 +23,43 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
-    "lamp1": "83db6e3e414e354a",
-    "lamp2m": "0c3a0398548fbf74",
-    "lamp2n": "346c683a0bc5256c",
-    "lamp3": "37cd8c45560a9f77",
-    "lamp4": "a1583ca6f314694d",
-    "lamp5": "a843d8f50378e92a",
-    "lamp6": "3549885162562dd9",
-    "lamp7": "5d0f44505edfead8",
+    "community_alignment": "5b1b29b76ea23211",
+    "lamp1": "518e99315b9a6c4c",
+    "lamp2m": "509f56b18805ebb4",
+    "lamp2n": "6e1644e952b0eb1a",
+    "lamp3": "26b32473d5383009",
+    "lamp4": "53b756bec03c4643",
+    "lamp5": "984aea32d94bd29d",
+    "lamp6": "39e936d8ca34a066",
+    "lamp7": "71714c624217dd07",
     "locomo": "d0819579d417a080",
     "longmemeval": "b28d8749b18cc7e3",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
-    "personamem": "ae7b7b4b234652d0",
-    "personamem_v2": "c76d85600ae6af5c",
-    "personamem_v2_gen": "c76d85600ae6af5c",
-    "prefdisco": "4cf9758fcf0b099c",
-    "prefdisco_warm": "4cf9758fcf0b099c",
+    "personamem": "b880a3eaee29cf02",
+    "personamem_v2": "ecacc28e9238d037",
+    "personamem_v2_gen": "ecacc28e9238d037",
+    "prefdisco": "2b42245bb5c19d25",
+    "prefdisco_warm": "2b42245bb5c19d25",
     "prelude_email": "611a3d99134cee44",
     "prelude_summ": "5bbf33ce34015e8c",
-    "reviews": "4d3d9ce6ebf4814b",
+    "personalllm": "ac7c936b6e21b0d5",
+    "prism": "acb68742d243bafb",
+    "psoups": "ba85cb876322fe28",
+    "reviews": "90c1020493368690",
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
-# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions, and
-# PrefEval's files share rows.
-ORDERED = (*PRELUDE, "locomo", "personamem_v2", "personamem_v2_gen", "prefeval", "prefeval_gen")
+# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
+# PrefEval's files share rows, and a history of Community Alignment is the earlier rows.
+ORDERED = (
+    *PRELUDE,
+    *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
+    *("prefeval", "prefeval_gen"),
+)
 # Not every file of their example data is read, and all that is read is hashed as samples.
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen")
+PREFERENCES = ("community_alignment", "personalllm", "prism", "psoups")
+HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:

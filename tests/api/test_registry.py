@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from personabench import Method, Task
-from personabench.api import registry
+from personabench.api import plugin_files, registry
 from personabench.errors import PersonabenchError, UsageError
 
 PLUGIN = """
@@ -277,7 +277,7 @@ def test_a_file_imports_modules_beside_it_which_are_part_of_its_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_folders", [])
+    monkeypatch.setattr(plugin_files, "_folders", [])
     text = "from loud_words import LOUD\n" + PLUGIN.format(name="loud = LOUD")
     path = plugin(tmp_path / "one", text)
     plugin(tmp_path / "one", "LOUD = 1\n", "loud_words.py")
@@ -299,7 +299,7 @@ def test_a_file_beside_a_plugin_hides_no_module_of_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(registry, "_folders", [])
+    monkeypatch.setattr(plugin_files, "_folders", [])
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     plugin(tmp_path, "raise RuntimeError\n", "colorsys.py")
     path = plugin(tmp_path, "import colorsys\n" + PLUGIN.format(name="pass"))

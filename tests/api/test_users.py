@@ -190,9 +190,9 @@ def test_a_run_counts_its_users_and_their_questions_as_one_cluster(tmp_path: Pat
     run_options = options(tmp_path / "r", "none,rag", "lamp2m", data=data)
     outcomes = asyncio.run(runner.run(run_options))
     for outcome in outcomes:
-        assert (outcome.summary.n, outcome.summary.users) == (33, 13)
+        assert (outcome.summary.n, outcome.summary.users) == (46, 13)
         assert outcome.summary.user_ids == {"named": 0, "joined": 13, "single": 0}
-        assert "33 questions are taken for 13 users" in "".join(outcome.summary.warnings)
+        assert "46 questions are taken for 13 users" in "".join(outcome.summary.warnings)
     scores = load(tmp_path / "r").samples
     assert len(set(scores["user_id"])) == 13
     (board,) = boards(read_runs(tmp_path / "r"))

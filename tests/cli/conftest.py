@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ def personabench(
     monkeypatch.chdir(tmp_path)
     for name in ("OPENAI_API_KEY", "COLUMNS", "FORCE_COLOR", "PYTHONBREAKPOINT"):
         monkeypatch.delenv(name, raising=False)
+    # Defaults of whoever runs the tests.
+    for name in [name for name in os.environ if name.startswith("PERSONABENCH_")]:
+        monkeypatch.delenv(name)
 
     def command(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["personabench", *map(str, words)])

@@ -27,7 +27,7 @@ PAGES = [
 
 _FENCE = re.compile(
     r"^(?P<marker><!-- (?:not run: (?P<reason>.+?)|(?P<fails>fails)) -->\n)?"
-    r'^(?P<indent> *)```(?P<language>\w*)(?: title="(?P<title>[\w.-]+)")?\n'
+    r'^(?P<indent> *)```(?P<language>\w*)(?: title="(?P<title>[\w./-]+)")?\n'
     r"(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )

@@ -31,8 +31,8 @@ def test_shards_are_run_and_merged_and_the_command_without_them_finds_nothing_to
     assert ended.code == 0 and "run folders:\n  results/runs/lamp4/none/scripted/" in ended.out
     summaries = personabench("merge", "--json").json
     assert [(each["method"], each["status"], each["n"]) for each in summaries] == [
-        ("none", "complete", 10),
-        ("rag", "complete", 10),
+        ("none", "complete", 11),
+        ("rag", "complete", 11),
     ]
     again = personabench(*RUN, "--cache", "only", "--json").json
     assert [each["folder"] for each in again] == [each["folder"] for each in summaries]
@@ -40,7 +40,7 @@ def test_shards_are_run_and_merged_and_the_command_without_them_finds_nothing_to
     one = again[0]
     (named,) = personabench("merge", one["fingerprint"][:8], "--shards", "2", "--json").json
     assert named["fingerprint"] == one["fingerprint"]
-    assert personabench("show", "last", "316").code == 0
+    assert personabench("show", "last", "3118").code == 0
 
 
 def test_what_cannot_be_merged_is_said_and_the_rest_is_merged(
@@ -62,7 +62,7 @@ def test_what_cannot_be_merged_is_said_and_the_rest_is_merged(
         and "is not complete: shard 2/2 did not run" in ended.err
     )
     none, rag = personabench("merge", "--partial", "--json").json
-    assert (none["owed"], rag["status"], rag["owed"]) == (0, "incomplete", 10 - rag["n"])
+    assert (none["owed"], rag["status"], rag["owed"]) == (0, "incomplete", 11 - rag["n"])
     assert "was not split by 7 but by 2" in refused("merge", "--shards", "7")
 
 

@@ -146,8 +146,10 @@ def test_an_own_task_has_its_leaderboard_and_later_its_stored_scores(
     assert "stored scores" not in personabench("leaderboard", "--wide", "--task", path).out
     forgetful()
     assert "mine/user/dev" in personabench("leaderboard", "--task", "mine").out
+    forgetful()
+    assert "mine/user/dev" in personabench("table", "--task", path, "--format", "md").out
     own(path, prompt="Otherwise.")
-    for words in (["leaderboard"], ["report"], ["show", "last"], ["show", "last", "a0"]):
+    for words in (["leaderboard"], ["table"], ["report"], ["show", "last"], ["show", "last", "a0"]):
         assert "is not the code that made the runs of task 'mine'" in refused(
             *words, "--task", path
         )

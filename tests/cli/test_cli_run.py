@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,7 @@ def test_several_tasks_and_methods_with_parameters_of_one(personabench: Command)
         "run", "-b", "scripted", "-t", "lamp3,lamp4", "-m", "none,rag", "-n", 3, "--set", "rag.k=1"
     )
     assert ended.code == 0
-    assert ended.out.count("rag (k=1)  ") == 2
+    assert ended.out.count("rag (k=1) §  ") == 2
     assert "lamp3/user/dev" in ended.out and "MAE ↓" in ended.out
 
 
@@ -142,10 +143,11 @@ def test_score_reads_what_a_run_submits(personabench: Command, tmp_path: Path) -
     )
     flat = personabench("score", "-t", "lamp4", *files, "--json")
     official = summary["metrics"]["official"]
-    assert flat.json.items() >= official.items() and "n=37 (all ids)" in flat.err
+    assert {name: flat.json[name] for name in official} == pytest.approx(official, abs=1e-12)
+    assert "n=60 (all ids)" in flat.err
     assert "parse failures 0, null outputs 0" in flat.err
     ended = personabench("score", "-t", "lamp4", *files)
-    assert "official scorer, n=37 (all ids)" in ended.out and "rouge-1" in ended.out
+    assert "official scorer, n=60 (all ids)" in ended.out and "rouge-1" in ended.out
 
 
 def test_a_metric_that_cannot_be_had_does_not_hide_the_table(
@@ -197,3 +199,38 @@ def test_the_failure_named_is_of_the_run_that_failed_and_still_holds(
         (tmp_path / "mood").write_text(mood)
         ended = personabench(*RUN, "-m", "none,moody.py")
         assert ended.code == 1 and f"ValueError: {mood}" in ended.err
+
+
+def test_users_are_chosen_whole_and_extend_a_run(
+    personabench: Command, refused: Callable[..., str]
+) -> None:
+    words = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none")
+    (two,) = personabench(*words, "--users", 2, "--json").json
+    (eight,) = personabench(*words, "--users", 8, "--json").json
+    assert (two["users"], eight["users"]) == (2, 8)
+    assert two["folder"] == eight["folder"] and eight["n"] > two["n"]
+    ended = personabench(*words, "--users", 99)
+    assert re.search(r"users  n=\d+, \d+ users; the data has no more", ended.err)
+    assert "--limit 3" in refused(*words, "--users", 2, "--limit", 3)
+
+
+def test_quiet_prints_the_table_and_errors_only(personabench: Command) -> None:
+    ended = personabench(*RUN, "-m", "none,rag", "--quiet")
+    assert ended.err == "" and ended.code == 0
+    assert " a  " in ended.out and "run folder" not in ended.out
+    (summary,) = personabench(*RUN, "-m", "none", "-q", "--json").json
+    assert summary["status"] == "complete"
+
+
+def test_a_plan_says_how_long_it_takes_once_calls_are_measured(
+    personabench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("run", "-b", "scripted", "-t", "lamp4", "-m", "summary")
+    assert "No time: no run here has called scripted yet" in personabench(*words, "--dry-run").out
+    personabench(*words, "--users", 2)
+    (row,) = personabench(*words, "--dry-run", "--json").json
+    assert 0 < row["seconds"] <= row["seconds_at_most"]
+    monkeypatch.setenv("COLUMNS", "45")
+    ended = personabench(*words, "--dry-run").out
+    assert "Time: " in ended and "Columns of tokens hidden" in ended
+    assert max(map(len, ended.splitlines())) <= 45

@@ -82,7 +82,9 @@ def test_typed_options_win_and_a_typed_key_replaces_its_own_alone(
 def test_a_saved_file_repeats_the_command_and_stands_in_each_run(
     personabench: Command, tmp_path: Path
 ) -> None:
-    first = folders(personabench(*shlex.split(TYPED), "--save", "saved.toml", "--json"))
+    words = ("-t", "lamp4", "-b", "scripted", "-n", "2", "--grid", "rag.k=1,2", "--json")
+    first = folders(personabench("run", "-m", "rag", *words, "--save", "saved.toml"))
+    assert len(first) == 2
     text = (tmp_path / "saved.toml").read_text()
     assert folders(personabench("run", "saved.toml", "--json")) == first
     for folder in first:
@@ -199,6 +201,10 @@ def test_defaults_come_from_the_environment_and_are_said(
     assert 'backend = "scripted"' in (folder / "run.toml").read_text()
     assert personabench("list", "runs").out.count("none") >= 1
 
+    # Other commands say which model they would call.
+    ended = personabench("check", "backend")
+    assert "from the environment: PERSONABENCH_BACKEND=scripted" in ended.err
+
     # A file says more than the environment.
     (tmp_path / "file.toml").write_text('method = "none"\ntask = "lamp4"\nresults = "third"\n')
     (summary,) = personabench("run", "file.toml", "-n", "2", "--json").json
@@ -230,8 +236,8 @@ def test_names_are_completed_in_lists(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "mine.py").touch()
     (tmp_path / "own.toml").touch()
     (tmp_path / "small.gguf").touch()
-    assert completion.complete_methods("none,ra") == ["none,rag", "none,random"]
-    assert completion.complete_methods("rag,rag") == []
+    assert completion.complete_methods("none,rand") == ["none,random"]
+    assert completion.complete_methods("random,random") == []
     assert "lamp4" in completion.complete_tasks("la")
     assert completion.complete_methods("./m") == ["./mine.py"]
     assert completion.complete_tasks("none,./o") == ["none,./own.toml"]
@@ -256,7 +262,7 @@ main()
 
 
 def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
-    words = "personabench run --task lamp4 --method none,ra"
+    words = "personabench run --task lamp4 --method none,copy_n"
     environment = {
         **os.environ,
         "COMP_WORDS": words,
@@ -268,7 +274,7 @@ def test_a_shell_completes_without_heavy_imports(tmp_path: Path) -> None:
         [sys.executable, "-c", program],
         capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
     )  # fmt: skip
-    assert ended.stdout.split() == ["none,rag", "none,random"]
+    assert ended.stdout.split() == ["none,copy_nearest"]
     assert ended.stderr.strip() == ""
 
 
@@ -276,3 +282,15 @@ def test_a_wrong_name_for_a_saved_file_is_refused(refused: Callable[..., str]) -
     assert ".toml" in refused(*RUN, "--save", "run.json")
     Path("folder.toml").mkdir()
     assert "folder.toml" in refused(*RUN, "--save", "folder.toml")
+
+
+def test_a_merged_run_holds_the_options_of_the_whole(personabench: Command) -> None:
+    for part in ("1/2", "2/2"):
+        assert personabench(*RUN[:-2], "--shard", part).code == 0
+    assert personabench("merge").code == 0
+    (path,) = Path("results").glob("runs/*/*/*/*/run.toml")
+    assert tomllib.loads(path.read_text()) == {
+        "method": "none",
+        "task": "lamp4",
+        "backend": "scripted",
+    }

@@ -144,14 +144,14 @@ def test_without_references_the_tasks_data_are_scored_over_their_users(
     out = tmp_path / "samples.jsonl"
     score = ("score", "-t", "lamp4", "--predictions", answers)
     ended = personabench(*score, "--json", "--per-sample", out)
-    assert (ended.json["n"], ended.json["users"], ended.json["partial"]) == (37, 14, False)
+    assert (ended.json["n"], ended.json["users"], ended.json["partial"]) == (60, 24, False)
     interval = ended.json["intervals"]["rouge-1"]
     assert interval["low"] < ended.json["rouge-1"] < interval["high"]
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    mean = sum(row["values"]["rouge-1"] for row in rows) / 37
+    mean = sum(row["values"]["rouge-1"] for row in rows) / 60
     assert mean == pytest.approx(ended.json["rouge-1"])
     assert rows[0].keys() == {"task", "id", "user_id", "output", "parsed", "values"}
-    assert len({row["user_id"] for row in rows}) == 14
+    assert len({row["user_id"] for row in rows}) == 24
 
 
 def test_extras_are_marked_and_absent_answers_are_counted(
@@ -164,8 +164,8 @@ def test_extras_are_marked_and_absent_answers_are_counted(
     answers.write_text(json.dumps(golds))
     score = ("score", "-t", "lamp3", "--predictions", answers)
     result = personabench(*score, "--json").json
-    assert (result["null_outputs"], result["unparsed"]) == (1, 15)
-    assert result["extras"] == {"accuracy": pytest.approx(14 / 29)}
+    assert (result["null_outputs"], result["unparsed"]) == (1, 21)
+    assert result["extras"] == {"accuracy": pytest.approx(21 / 42)}
     assert "accuracy" not in result
     assert "(not a metric of this benchmark)" in personabench(*score).out
 
@@ -185,7 +185,7 @@ def test_two_files_are_tested_against_one_another(
     score = ("score", "-t", "lamp4", "--predictions", good / "lamp4.json")
     result = personabench(*score, "--against", poor / "lamp4.json", "--json").json["against"]
     metric = result["metrics"]["rouge-1"]
-    assert (result["n"], result["users"]) == (37, 14)
+    assert (result["n"], result["users"]) == (60, 24)
     assert metric["gain"]["low"] > 0 and metric["corrected"] < 0.05
     shown = personabench(*score, "--against", poor / "lamp4.json").out
     assert "gain of A" in shown and "A wins" in shown

@@ -97,12 +97,12 @@ def test_a_constant_server_is_suspicious_in_run_board_and_page(
     assert ended.code == 0, ended.err
     lines = [line.strip() for line in ended.out.splitlines() if "Suspicious" in line]
     assert lines == [
-        "Suspicious: none: one answer for all 13 samples.",
-        "Suspicious: rag: one answer for all 13 samples; 100% of 13 answers equal those of none.",
+        "Suspicious: none: one answer for all 14 samples.",
+        "Suspicious: rag: one answer for all 14 samples; 100% of 14 answers equal those of none.",
     ]
     board = " ".join(personabench("leaderboard").out.split())
-    assert "100% of 13 answers equal those of none" in board
+    assert "100% of 14 answers equal those of none" in board
     personabench("report", "-o", "report.html")
-    assert "Suspicious: rag: one answer for all 13 samples" in Path("report.html").read_text()
+    assert "Suspicious: rag: one answer for all 14 samples" in Path("report.html").read_text()
     (published,) = personabench("publish", "last", "--to", "published").out.split()
     assert '"suspicious"' in Path(published).read_text()

@@ -18,10 +18,11 @@ from personabench.metrics import meteor
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 TASKS = (
+    "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
-    *("locomo", "longmemeval", "personabench_qa", "personamem"),
+    *("locomo", "longmemeval", "personabench_qa", "personalllm", "personamem"),
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
-    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "reviews"),
+    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 
@@ -232,10 +233,12 @@ def test_a_new_method_passes_its_test_its_check_and_runs(
 
 
 def test_doctor_looks_at_packages_model_and_results(personabench: Command, tmp_path: Path) -> None:
-    rows = {row["what"]: row["state"] for row in personabench("doctor", "--json").json}
+    rows = {
+        row["what"]: row["state"] for row in personabench("doctor", "--skip-model", "--json").json
+    }
     assert (rows["python"], rows["results folder"]) == ("ok", "ok")
     (tmp_path / "taken").write_text("a file")
-    ended = personabench("doctor", "--results", "taken")
+    ended = personabench("doctor", "--skip-model", "--results", "taken")
     assert ended.code == 1 and "broken   results folder" in ended.out
 
 
@@ -243,14 +246,22 @@ def test_doctor_tells_what_each_task_lacks(
     personabench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(meteor, "describe_missing_data", lambda: "METEOR is left out; get WordNet")
-    rows = {row["what"]: row for row in personabench("doctor", "--json").json}
+    rows = {row["what"]: row for row in personabench("doctor", "--skip-model", "--json").json}
     assert {f"task {name}" for name in TASKS} <= rows.keys()
-    assert rows["task lamp4"]["state"] == "ok" and "37 samples" in rows["task lamp4"]["detail"]
+    assert rows["task lamp4"]["state"] == "ok" and "60 samples" in rows["task lamp4"]["detail"]
     assert rows["task reviews"]["state"] == "partly"
     assert "get WordNet" in rows["task reviews"]["detail"]
     monkeypatch.setattr(meteor, "describe_missing_data", lambda: None)
-    rows = {row["what"]: row for row in personabench("doctor", "--json").json}
+    rows = {row["what"]: row for row in personabench("doctor", "--skip-model", "--json").json}
     assert rows["task reviews"]["state"] == "ok"
+
+
+@pytest.mark.model
+def test_doctor_times_calls_of_the_local_model(personabench: Command) -> None:
+    rows = {row["what"]: row for row in personabench("doctor", "--json").json}
+    detail = rows["local model"]["detail"]
+    short, long = map(float, re.findall(r"([\d.]+) s", detail))
+    assert rows["local model"]["state"] == "ok" and 0 < short < long, detail
 
 
 def test_doctor_tells_which_keys_are_set_but_no_key(
@@ -258,7 +269,7 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
 ) -> None:
     monkeypatch.setenv("JUDGE_API_KEY", "sk-secret")
     monkeypatch.delenv("SIMULATOR_API_KEY", raising=False)
-    ended = personabench("doctor", "--json")
+    ended = personabench("doctor", "--skip-model", "--json")
     details = {row["what"]: row["detail"] for row in ended.json}
     assert details["JUDGE_API_KEY"] == "set" and "sk-secret" not in ended.out
     assert details["SIMULATOR_API_KEY"] == "not set; for a simulator on a server of its own"
@@ -291,6 +302,8 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
             "list runs",
             "check task",
             "check method",
+            "check published",
+            "init",
         ),
         *("cache stats", "cache why", "cache prune", "new method", "inspect memory"),
     ],

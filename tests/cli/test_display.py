@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from rich.console import Console
 from personabench.cli import display
 from personabench.models.backends.scripted import Scripted
 from personabench.models.client import Client
-from personabench.run.progress import Progress
+from personabench.models.traffic import PhaseTraffic
+from personabench.run.progress import CommandProgress, Progress, RunProgress
 
 
 def shown(*, terminal: bool) -> str:
@@ -70,3 +72,42 @@ def test_the_first_error_of_a_server_is_shown_at_once() -> None:
             time.sleep(0.05)
     assert "1 retries, the last error: http://s/v1 answered 500: out of memory" in file.getvalue()
     assert time.monotonic() < deadline
+
+
+def watched(*, terminal: bool, width: int = 80) -> str:
+    """The display of the second of two runs, after 12 of its 40 samples."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=width, highlight=False)
+    client = Client(Scripted(), None)
+    client.traffic.by_phase["predict"] = PhaseTraffic(12, 24.0, 384)
+    counts = Progress(total=40, done=12, score=lambda: "rouge-1 0.4512 of 12 samples")
+    ended = RunProgress("none on lamp4", 40, 0, has_ended=True)
+    run = RunProgress("rag on lamp4", 40, 40, None, counts, client.traffic, elapsed=24.0)
+    counts.command = CommandProgress([[ended, run]])
+    with display.watching(console)("rag on lamp4", counts, client):
+        time.sleep(0.3)
+    return file.getvalue()
+
+
+def test_the_display_has_one_total_a_time_for_all_runs_and_the_score_so_far() -> None:
+    shown = watched(terminal=True)
+    for part in ("rag on lamp4: 12/40, run 2 of 2", "52/80", "24 s, ETA 56 s", "rouge-1 0.4512"):
+        assert part in shown, part
+    last = shown.splitlines()[-1]
+    assert last.endswith("rag on lamp4: 12/40, 0 s, rouge-1 0.4512 of 12 samples")
+    (line,) = watched(terminal=False).splitlines()
+    assert line.startswith("rag on lamp4: 12/40 (52/80 of all runs), ETA 56 s; rouge-1 0.4512 of")
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_a_display_never_takes_more_than_the_width(width: int) -> None:
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", watched(terminal=True, width=width))
+    assert max(map(len, lines.split("\n"))) <= width
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40.4, "40 s"), (720, "12 min"), (12_000, "3 h 20 min"), (1e6, "11 days 13 h")],
+)
+def test_durations_in_two_units_at_most(seconds: float, text: str) -> None:
+    assert display.format_duration(seconds) == text

@@ -27,9 +27,13 @@ from doc_blocks import (
 )
 from doc_stand_ins import DocServer, doc_server, fill_in, find_runs, stand_in
 
-FILES_OF = {"README.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md")}
+FILES_OF = {
+    "docs/own-data.md": ("judges.md",),
+    "docs/tour.md": ("own-data.md", "judges.md", "write-a-task.md", "write-a-method.md"),
+}
 """Pages whose files the commands of another page name."""
 
+MAIN = "from personabench.cli.app import main; main()"
 PREFERENCES = ROOT / "tasks" / "prelude" / "sample" / "email.json"
 WHOLE = {"docs/tutorial.md"}
 """Pages whose runs are not shortened."""
@@ -60,9 +64,10 @@ def write_files(page: Path, folder: Path) -> None:
         }
     files |= read_files(page)
     for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
-    task = "lamp3" if page == ROOT / "README.md" else "lamp4"
+    task = "lamp3" if page == DOCS / "tour.md" else "lamp4"
     outputs = SAMPLES / task / "dev_outputs.json"
     for name in ("dev_outputs.json", "predictions.json", "baseline.json", "mine.json"):
         shutil.copy(outputs, folder / name)
@@ -74,6 +79,7 @@ def write_files(page: Path, folder: Path) -> None:
     (folder / "card.yaml").write_text("method: oppu\nmodel: MODEL\ntrained_on: history\n")
     shutil.copy(PREFERENCES, folder / "strings.yaml")
     (folder / "prompts.toml").write_text('[prelude.system]\ntext = "You write emails."\n')
+    (folder / "errors.json").write_text('["locomo_0_qa0", "locomo_1_qa0"]')
     (folder / "people.jsonl").write_text('{"id": "310", "label": "a"}\n')
     problems = [{"question": f"What is {n} plus {n}?", "answer": str(2 * n)} for n in range(20)]
     (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, problems)))
@@ -85,6 +91,19 @@ def run_elsewhere(words: list[str], folder: Path) -> None:
         [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, (words, ended.stdout[-2000:], ended.stderr[-2000:])
+
+
+def check_download(words: list[str], folder: Path) -> None:
+    """A download without a network gets as far as its first file, in a process of its own."""
+    ended = subprocess.run(
+        [sys.executable, "-c", MAIN, *words, "--offline"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2, (words, ended)
+    assert "would have been fetched" in ended.stderr, (words, ended.stderr)
 
 
 def run_command(
@@ -100,7 +119,8 @@ def run_command(
         # Checked without being run: test_doc_commands.py.
         return
     if {"RUN", *READING_VERBS}.intersection(words) and not find_runs(folder):
-        personabench("run", "--method", "none,rag", "--task", "lamp4", "-b", "scripted", "-n", "2")
+        task = words[words.index("--task") + 1] if "--task" in words else "lamp4"
+        personabench("run", "--method", "none,rag", "--task", task, "-b", "scripted", "-n", "2")
     words = fill_in(words, folder)
     if program == "pytest":
         run_elsewhere(["-m", "pytest", "-q", "-p", "no:cacheprovider", *words], folder)
@@ -114,6 +134,7 @@ def run_command(
     else:
         assert program == "personabench", command
         if words[0] == "download":
+            check_download(words, folder)
             return
         words = stand_in(words, server, limit=command.where.partition(":")[0] not in WHOLE)
         ended = personabench(*words)

@@ -209,7 +209,7 @@ def test_every_form_holds_the_same_rows() -> None:
     ]
     assert json.loads(table[0]["params"]) == {"k": 4}
     text = as_markdown(found)
-    assert "### lamp4/user/dev" in text and "| a\\|b | tiny | 10 | 5 | 0.2500 |" in text
+    assert "### lamp4/user/dev" in text and "| a\\|b § | tiny | 10 | 5 | 0.2500 |" in text
     assert text.count("- Data: some/dev_questions.json") == 2
 
 

@@ -23,11 +23,13 @@ from synthetic_scores import (
 from personabench.leaderboard import as_latex, as_markdown, boards, curves
 from personabench.leaderboard.curves import remarks
 from personabench.leaderboard.formats import beaten, raised
+from personabench.leaderboard.formats import text as cell_text
 from personabench.leaderboard.stats import Scores, holm
 from personabench.report.groups import gather
 from personabench.report.user_scores import user_gains
 from personabench.results.index import Run
 from personabench.results.published import Vector, vector
+from personabench.types import Sampling
 
 # --- one setting ----------------------------------------------------------------------------------
 
@@ -303,7 +305,11 @@ def test_what_cannot_be_said_is_left_out_with_its_reason(
         assert row["rouge-1/low"] is None and reason in row["no_interval"] and row["beats"] == []
     rag = next(row for row in list_rows(found) if row["label"] == "rag")
     assert (rag["gain"], rag["gain_low"], rag["gain_p"], rag["detectable"]) == (0, None, None, None)
-    assert any(f"No interval: {reason}" in note for note in found.notes)
+    if users < 6:
+        assert "§ No row is ranked: fewer than 6 users, too few for an interval." in found.notes
+        assert [cell_text("label", row) for row in found.rows] == ["none §", "rag §"]
+    else:
+        assert any(f"No interval: {reason}" in note for note in found.notes)
     assert "NaN" not in as_markdown([found]) + as_latex([found])
 
 
@@ -374,13 +380,16 @@ def test_costs_are_per_user_offline_and_per_query_online(tmp_path: Path) -> None
         100,
         10,
     )
-    assert row["cached_share"] == 20 / 160
+    assert (row["calls"], row["input_tokens"], row["cached_share"]) == (100, 12_000, 15 / 100)
+    assert (row["judge_calls"], row["judge_tokens"], row["simulator_calls"]) == (60, 9900, 0)
+    board = make_board(tmp_path)
+    assert "judge_tokens" in board.all_columns and "simulator_tokens" not in board.all_columns
     assert row["offline_price"] == pytest.approx(5e-3) and row["online_price"] == pytest.approx(
         2e-3
     )
     assert row["query_price"] == pytest.approx(5e-3 / 10 + 2e-3)
     assert row["query_tokens"] == pytest.approx(320 / 10 + 110)
-    assert make_rows(tmp_path)["summary"]["queries_per_user"] == EACH
+    assert make_rows(tmp_path)["summary"]["queries_per_user"] == 10
     assert make_rows(tmp_path)["summary"]["query_price"] is None
 
 
@@ -519,10 +528,8 @@ def test_the_frontier_is_on_common_samples(tmp_path: Path) -> None:
     )
     notes = " ".join(make_board(tmp_path).notes)
     assert f"Frontier: scores on the {len(lucky)} samples" in notes
-    assert (
-        "Not on the frontier, too few samples in common with the others: "
-        f"{found['smoke']['letter']}." in notes
-    )
+    assert f"§ Not ranked: {found['smoke']['letter']} (fewer than 6 users" in notes
+    assert not any("Frontier" in note for note in make_board(tmp_path).list_notes(["label"]))
 
 
 def test_gains_of_users_are_on_the_samples_of_both_rows(tmp_path: Path) -> None:
@@ -557,7 +564,7 @@ def test_letters_and_leaders_in_print(tmp_path: Path) -> None:
     found = make_board(tmp_path)
     assert [beaten(found, row) for row in found.rows[:2]] == ["c-f", "c-f"]
     assert raised("c-f") == "ᶜ⁻ᶠ" and raised("q,z") == "qᶻ"
-    assert any("Tied for the lead: a, b." in note for note in found.notes)
+    assert any("Not significantly behind a: b." in note for note in found.notes)
     text, tex = as_markdown([found]), as_latex([found])
     assert text.count("**") == 4 and "<sup>c-f</sup>" in text
     assert r"\textsuperscript{c-f}" in tex and r"fi\_ve" in tex and r"\toprule" in tex
@@ -570,3 +577,62 @@ def test_vectors_are_aligned_by_id(tmp_path: Path) -> None:
     scores = vector(write_run(tmp_path, "none", draw_scores()))
     assert scores.ids == sorted(scores.ids) and isinstance(scores, Vector)
     assert sorted(scores.values["official"]["rouge-1"]) == pytest.approx(sorted(draw_scores()))  # type: ignore[type-var]
+
+
+# --- ranks ----------------------------------------------------------------------------------------
+
+
+def test_each_model_has_an_order_of_its_own_and_names_its_setting(tmp_path: Path) -> None:
+    warm = Sampling(temperature=0.8)
+    for name, shift in (("none", 0.0), ("rag", 0.3)):
+        write_run(tmp_path, name, draw_scores(shift, seed=3), model={"name": "small"})
+        write_run(tmp_path, name, draw_scores(shift + 1, seed=4), model={"name": "large"})
+        write_run(
+            tmp_path, name, draw_scores(shift, seed=5), model={"name": "small"}, sampling=warm
+        )
+    board = make_board(tmp_path)
+    assert list(board.settings.values()) == [
+        "large",
+        "small · temperature 0.0",
+        "small · temperature 0.8",
+    ]
+    assert [row.method for row in board.rows] == ["rag", "none"] * 3
+    assert [row.emphasized for row in board.rows] == [True, False] * 3
+    assert [board.members(setting)[0].letter for setting in board.settings] == ["a", "c", "e"]
+
+
+def test_rows_of_few_users_or_samples_come_last_and_lead_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, "none", draw_scores(seed=1))
+    write_run(tmp_path, "rag", draw_scores(0.3, seed=2))
+    write_run(tmp_path, "few_users", draw_scores(2.0, seed=3)[:9])
+    write_run(tmp_path, "few_samples", draw_scores(2.0, seed=4)[:24])
+    board = make_board(tmp_path)
+    assert [row.label for row in board.rows] == ["rag", "none", "few_samples", "few_users"]
+    assert [row.emphasized for row in board.rows] == [True, False, False, False]
+    assert [row.frontier for row in board.rows[2:]] == [None, None]
+    (note,) = [note for note in board.notes if note.startswith("§")]
+    assert note == (
+        "§ Not ranked: c (fewer than half of the 60 samples that most rows have); "
+        "d (fewer than 6 users, too few for an interval)."
+    )
+
+
+def test_nothing_is_bold_where_nothing_is_told_apart(tmp_path: Path) -> None:
+    for number, name in enumerate(("none", "rag", "summary")):
+        write_run(tmp_path, name, draw_scores(seed=number))
+    board = make_board(tmp_path)
+    assert not any(row.emphasized for row in board.rows) and all(row.leader for row in board.rows)
+    assert "**" not in as_markdown([board]) and r"\textbf" not in as_latex([board])
+    assert "No row is significantly behind the best." in board.notes
+
+
+def test_controls_are_no_choice_on_the_frontier(tmp_path: Path) -> None:
+    write_run(tmp_path, "none", draw_scores(seed=1), usage=spent(100))
+    write_run(tmp_path, "rag", draw_scores(0.3, seed=2), usage=spent(900))
+    write_run(tmp_path, "rag", draw_scores(0.4, seed=3), usage=spent(300), history="shuffled")
+    rows = make_rows(tmp_path)
+    assert {label: row["frontier"] for label, row in rows.items()} == {
+        "rag": True,
+        "none": True,
+        "rag (history=shuffled)": None,
+    }

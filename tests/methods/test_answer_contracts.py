@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_matrix import CELLS, SERVED, TASKS, in_form, on
+from test_matrix import CELLS, EXTERNAL, TASKS, in_form, on
 
 from personabench import Context, Message, Method, Rendered, Sample, Task, Vocabulary
 from personabench.api import registry
@@ -30,6 +30,10 @@ CONTRACTS = {
     "lamp4": ("Reply with the headline only",),
     "lamp5": ("Reply with the title only",),
     "lamp6": ("Reply with the subject line only",),
+    "community_alignment": ("Answer with its letter and nothing else",),
+    "personalllm": ("Answer with its letter and nothing else",),
+    "psoups": ("Answer with its letter and nothing else",),
+    "prism": ("Answer with its letter and nothing else",),
     "lamp7": ("without any explanation", "Reply with the tweet only"),
     "locomo": ("Answer with a short phrase",),
     "longmemeval": ("Answer in one or two sentences",),
@@ -146,7 +150,7 @@ def test_other_methods_send_the_tasks_contract(
     [
         (cell.method, cell.task)
         for cell in CELLS
-        if cell.fit != "refused" and cell.method not in SERVED
+        if cell.fit != "refused" and cell.method not in EXTERNAL
     ],
 )
 def test_no_request_of_the_matrix_has_two_contracts(

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from personabench import rejected_responses
 from personabench.api import registry
 from personabench.api.compatibility import Cell, capabilities, matrix, verdict
 from personabench.api.method import Method
@@ -40,8 +41,8 @@ TASKS = {
     if entry.origin == "built-in"
 }
 CELLS = matrix(METHODS.values(), TASKS.values())
-# They call a server of the user's, which has tests of its own.
-SERVED = {name for name, entry in METHODS.items() if entry.facts.get("served")}
+# They need a server or a package of the user's, and have tests of their own.
+EXTERNAL = {name for name, entry in METHODS.items() if entry.facts.get("external")}
 PAGES = Path(__file__).parents[2] / "docs" / "methods"
 DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 
@@ -49,7 +50,7 @@ DECLARED = ("paper", "version", "needs", "designed_for", "privileged", "rule")
 def on(task: str, *fits: str) -> list[Cell]:
     """The cells of a task whose fit is one of these."""
     cells = [cell for cell in CELLS if cell.task == task and cell.fit in fits]
-    return [cell for cell in cells if cell.method not in SERVED]
+    return [cell for cell in cells if cell.method not in EXTERNAL]
 
 
 def ran(
@@ -159,7 +160,10 @@ def test_the_example_data_have_what_a_task_offers(name: str) -> None:
     assert ("items" in offers) == bool(items)
     assert ("preference" in offers) == any("preference" in sample.hidden for sample in samples)
     assert ("picks" in offers) == any("type_length" in sample.hidden for sample in samples)
-    responses = {record.response for sample in samples for record in sample.history}
+    assert ("majority" in offers) == any("population_majority" in s.hidden for s in samples)
+    records = [record for sample in samples for record in sample.history]
+    assert ("comparisons" in offers) == any(map(rejected_responses, records))
+    responses = {record.response for record in records}
     if "labels" in offers and "precedents" in offers:
         assert responses <= set(task.labels)
     elif "labels" in offers:
@@ -330,6 +334,8 @@ ONLINE = {
         ("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
+    **dict.fromkeys(("remind", "cot", "rag_k"), 1),
+    "self_critic": 3,
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
     "memoryos_like": 2,

@@ -82,7 +82,7 @@ def test_a_run_makes_two_calls_per_user_and_one_per_question() -> None:
         answer=reply,
     )
     assert stages(result.requests)["answer"] == len(result.predictions)
-    assert result.summary.usage["prepare"].calls == 2 * 14
+    assert result.summary.usage["prepare"].calls == 2 * 24
     # The personas of the questions' users are among those of the population.
     assert result.summary.usage["profile"].calls == 0 < result.summary.usage["profile"].repeated
 

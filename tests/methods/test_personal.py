@@ -1,15 +1,17 @@
 """The harness separates personalization from noise.
 
-A model that only reads (`perfect_reader`) answers for every method on the example data.  With the
-users' own histories the methods must beat the question alone; with those of other users, of the
-same size and as well written, they must not; and a model that sees only the question must score the
-same under all of them.  The reader sees no reference and no user's name, so any difference between
-the rows comes from the methods' prompts.
+A model that only reads (`perfect_reader`) answers for every method on the example data, in which
+users here follow their habits throughout: a reader of words cannot tell a habit from the plain
+answers that the example data mixes in.  With the users' own histories the methods must beat the
+question alone; with those of other users, of the same size and as well written, they must not; and
+a model that sees only the question must score the same under all of them.  The reader sees no
+reference and no user's name, so any difference between the rows comes from the methods' prompts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from personabench.leaderboard.stats import Comparison, Scores
 from personabench.models.backends.scripted import Scripted
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
+from personabench.tasks.lamp.records import SAMPLES
 from personabench.types import Message, Request
 
 PERSONAL = ("rag", "summary", "cipher", "rpm", "dpl")
@@ -43,6 +46,24 @@ class Table:
     scores: Mapping[str, npt.NDArray[np.float64]]
     outputs: Mapping[str, Sequence[str | None]]
     requests: Sequence[Request]
+
+
+@cache
+def write_consistent_data(task: str) -> TemporaryDirectory[str]:
+    """A folder with the example data of a task, every record and answer following the habit."""
+    habits = json.loads(Path(__file__).with_name("consistent_habits.json").read_text())[task]
+    field = {"lamp2m": "tag", "lamp3": "score", "lamp4": "title"}[task]
+    questions = json.loads((SAMPLES / task / "dev_questions.json").read_text())
+    outputs = json.loads((SAMPLES / task / "dev_outputs.json").read_text())
+    for question in questions:
+        for record in question["profile"]:
+            record[field] = habits.get(record["id"], record[field])
+    for gold in outputs["golds"]:
+        gold["output"] = habits.get(gold["id"], gold["output"])
+    folder = TemporaryDirectory()
+    Path(folder.name, "dev_questions.json").write_text(json.dumps(questions))
+    Path(folder.name, "dev_outputs.json").write_text(json.dumps(outputs))
+    return folder
 
 
 def compared(
@@ -80,6 +101,7 @@ def table(
             seed=seed,
             results=Path(folder_name),
             assignments=["cipher.k=8"],
+            data=Path(write_consistent_data(task).name),
             wording="compact",
         )
         for method, outcome in zip(
@@ -143,7 +165,9 @@ def test_no_prompt_reveals_an_answer_or_a_name(task: str) -> None:
     """No message holds a user's id, and no request about a question its gold as a line."""
     samples = {
         sample.input: sample
-        for sample in registry.load_class("task", task)().open("user/dev", None).samples()
+        for sample in registry.load_class("task", task)()
+        .open("user/dev", Path(write_consistent_data(task).name))
+        .samples()
     }
     users = {sample.user_id for sample in samples.values()}
     request_count = 0

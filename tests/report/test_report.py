@@ -130,6 +130,8 @@ def row(label: str, value: float, **changes: Any) -> dict[str, Any]:
         "status": "complete",
         "n": 9,
         "leader": False,
+        "ranked": True,
+        "emphasized": False,
         "beats": [],
         "personal": None,
         "detectable": None,

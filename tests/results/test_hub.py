@@ -12,7 +12,13 @@ import pandas
 import pytest
 from engine_fixtures import options
 from hub_server import TOKEN, Hub, serving_hub
+from typer.testing import CliRunner
 
+from personabench.cli.app import app
+from personabench.errors import UsageError
+from personabench.results.export import Source
+from personabench.results.hub import push_dataset
+from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 
 # The client reads the address of the hub when it is imported, which takes seconds: one process
@@ -45,6 +51,7 @@ async def make_run(folder: Path, method: str = "none") -> str:
     return str(outcome.folder)
 
 
+@pytest.mark.variants
 async def test_runs_are_pushed_as_configurations_of_a_private_dataset(
     hub: Hub, tmp_path: Path
 ) -> None:
@@ -82,42 +89,30 @@ async def test_runs_are_pushed_as_configurations_of_a_private_dataset(
     assert rows["example_data"].all()
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--to", "hf", "--push", "runs"], "write OWNER/NAME"),
-        (["--to", "csv", "--push", "ann/runs"], "only be used with --to hf"),
-        (["--to", "hf", "--push", "ann/runs", "-o", "x"], "leave out --output"),
-        (["--to", "hf"], "needs --output PATH, or --push OWNER/NAME"),
-        (["--to", "csv", "-o", "x", "--public"], "only be used with --push"),
-        (["--to", "mlflow"], "MLFLOW_TRACKING_URI"),
-    ],
-    ids=" ".join,
-)
+IMPOSSIBLE = {
+    "--to hf --push runs": "write OWNER/NAME",
+    "--to csv --push ann/runs": "only be used with --to hf",
+    "--to hf --push ann/runs -o x": "leave out --output",
+    "--to hf": "needs --output PATH, or --push OWNER/NAME",
+    "--to csv -o x --public": "only be used with --push",
+    "--to mlflow": "MLFLOW_TRACKING_URI",
+}
+
+
 async def test_targets_that_cannot_be_are_refused(
-    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from typer.testing import CliRunner
-
-    from personabench.cli.app import app
-    from personabench.errors import UsageError
-
-    run = await make_run(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    result = CliRunner().invoke(
-        app, ["export", run, *words, "--results", str(tmp_path / "results")]
-    )
-    assert isinstance(result.exception, UsageError)
-    assert message in str(result.exception)
+    run = await make_run(tmp_path)
+    for words, message in IMPOSSIBLE.items():
+        command = ["export", run, *words.split(), "--results", str(tmp_path / "results")]
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, UsageError), words
+        assert message in str(result.exception)
 
 
 async def test_offline_pushes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
-
-    from personabench.errors import UsageError
-    from personabench.results.export import Source
-    from personabench.results.hub import push_dataset
-    from personabench.results.run_folder import RunFolder
 
     run = await make_run(tmp_path)
     monkeypatch.setenv("PERSONABENCH_OFFLINE", "1")

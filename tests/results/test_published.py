@@ -4,22 +4,26 @@ their scores."""
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from synthetic_scores import draw_scores, make_rows, metrics_from_scores, seal_scores, write_run
 
+from personabench.api import registry
 from personabench.errors import DataError, UsageError
-from personabench.leaderboard import boards, formats
 from personabench.leaderboard.run_comparison import compare_runs
 from personabench.results.index import read_published_runs, read_runs
 from personabench.results.published import publish, read, unpack, vector
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import to_dict
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_published_run_says_the_same_and_holds_no_text(tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_a_full_disk_leaves_the_published_file_as_it_was(
 
 
 def test_every_committed_summary_follows_from_its_scores() -> None:
-    results = Path(__file__).parents[2] / "results"
+    results = ROOT / "results"
     committed = read_published_runs(results)
     assert len(committed) == len(list(results.glob("reference/*.json")))
     for run in committed:
@@ -193,33 +197,30 @@ def test_every_committed_summary_follows_from_its_scores() -> None:
             )
 
 
-def test_the_table_in_the_readme_says_what_the_committed_scores_say() -> None:
-    root = Path(__file__).parents[2]
-    section = (
-        (root / "README.md").read_text().partition("## Reference results")[2].partition("\n## ")[0]
-    )
-    head, _, sizes, *lines = (
-        [cell.strip() for cell in row.split("|")[1:-1]]
-        for row in re.findall(r"^\|.*", section, re.M)
-    )
-    published = boards(read_published_runs(root / "results"))
-    rows = {
-        (row.method, row.history, row.task): formats.text(board.primary, row)
-        for board in published
-        for row in board.rows
-    }
-    shown = 0
-    for name, *cells in lines:
-        method, _, shuffled = name.partition(" ")
-        for heading, cell in zip(head[1:], cells, strict=True):
-            task = heading.partition("<br>")[0]
-            text = rows.get((method, "shuffled" if shuffled else "own", task), "–")
-            # Without the letters of the rows that it beats.
-            assert cell == re.sub("[ᵃ-ᶻ⁻]", "", text), (name, task)
-            shown += cell != "–"
-    assert shown == len(rows)
-    counts = {row.task: f"{row.n}, {row.users}" for board in published for row in board.rows}
-    assert [counts[heading.partition("<br>")[0]] for heading in head[1:]] == sizes[1:]
+def load_readme_tables() -> ModuleType:
+    path = ROOT / "docs" / "readme_tables.py"
+    spec = importlib.util.spec_from_file_location("readme_tables", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_in_the_readme_say_what_the_repository_says() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert load_readme_tables().fill(readme) == readme, "run: python docs/readme_tables.py"
+    published = read_published_runs(ROOT / "results")
+    section = readme.partition("<!--reference-->")[2].partition("<!--/reference-->")[0]
+    shown = re.findall(r"\d\.\d{4}", section)
+    primary = [run.summary.metrics["official"][run.summary.primary] for run in published]
+    assert sorted(shown) == sorted(f"{value:.4f}" for value in primary)
+
+
+def test_every_task_has_a_column_in_the_readme() -> None:
+    tables = load_readme_tables()
+    for name in registry.list_entries("task"):
+        assert tables.find_family(name), f"name the family of {name} in docs/readme_tables.py"
 
 
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:

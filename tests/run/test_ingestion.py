@@ -16,15 +16,20 @@ from toy_methods import Daily
 
 from personabench.cli import inspect
 from personabench.errors import BackendError, UsageError
+from personabench.leaderboard import BoardOptions, boards
+from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.scripted import Scripted
+from personabench.models.roles import RoleName
+from personabench.results.index import Run
 from personabench.results.memory_journal import MemoryJournal
 from personabench.results.memory_view import read_memory
 from personabench.results.run_folder import Profile, RunFolder
+from personabench.run import runner
 from personabench.run.options import Options
 from personabench.run.plan import plan
 from personabench.run.runner import Outcome
 from personabench.testing import trial
-from personabench.types import Prediction, Request, Response, to_json
+from personabench.types import Prediction, Request, Response, Sampling, to_json
 
 
 def run(*args: Any, **changes: Any) -> tuple[Outcome, Scripted]:
@@ -226,6 +231,15 @@ def test_ingestion_is_booked_apart_from_questions(tmp_path: Path) -> None:
     assert counters["memory_state_bytes"] == len(to_json(profile_of(outcome).state["memory"]))
     assert counters["digested"] == 3
 
+    finished = [Run(outcome.summary, outcome.folder)]
+    (board,) = boards(finished, options=BoardOptions(results=tmp_path))
+    (row,) = board.rows
+    assert row.costs.history_tokens == counters["history_tokens"]
+    assert row.costs.memory_tokens == counters["memory_tokens"] / 4
+    (note,) = [note for note in board.notes if note.startswith("Memory of digest")]
+    assert "ingestion 3 calls" in note
+    assert "at the end 3 items" in note
+
 
 @pytest.mark.parametrize(
     "sessions", [50, pytest.param(500, marks=pytest.mark.slow)], ids=["few", "many"]
@@ -319,3 +333,43 @@ def test_rounds_of_an_online_task_are_ingested() -> None:
     assert "[3] " in later[-1].messages[-1].content
     last = [line for line in result.predictions if line.sample_id == "a3"]
     assert last[0].flags["memory_items"] == 3
+
+
+@pytest.mark.parametrize("budget", [40, 120])
+def test_one_budget_holds_for_every_method(tmp_path: Path, budget: int) -> None:
+    """Rows of one table: records, notes and items alike; unset, the identity is what it was."""
+    data = conversation(tmp_path / "data", questions=1)
+    sampling = Sampling(memory_tokens=budget)
+    used = {}
+    for method in ("none", "rag", "recency", "summary", f"{TOY}Verbatim"):
+        settings = ["k=1000"] if method != "none" else []
+        outcome, _ = run(tmp_path, method, data, sampling=sampling, assignments=settings, limit=1)
+        (line,) = lines_of(outcome)
+        assert line.error is None
+        used[method] = line.flags["memory_tokens"]
+        assert used[method] <= budget
+    assert used["none"] == 0
+    assert min(amount for method, amount in used.items() if method != "none") > budget / 3
+    assert "memory_tokens" not in to_json(Sampling())
+
+
+def test_another_reader_shares_what_the_profiler_ingested(tmp_path: Path) -> None:
+    data = conversation(tmp_path / "data")
+    profiler = BackendOptions(model="writer", role="profile")
+    profilers = []
+    for reader in ("small", "large"):
+        model = Scripted(BackendOptions(model=reader))
+        profilers.append(Scripted(profiler))
+        options = Options(
+            [f"{TOY}Digest"],
+            ["locomo"],
+            data=data,
+            backend="scripted",
+            results=tmp_path,
+            roles={"profiler": ("scripted", profiler)},
+        )
+        roles: dict[RoleName, Backend] = {"profiler": profilers[-1]}
+        (outcome,) = asyncio.run(runner.run(options, backend=model, roles=roles))
+        assert ingested(model) == []
+        assert outcome.summary.status == "complete"
+    assert [len(ingested(model)) for model in profilers] == [3, 0]

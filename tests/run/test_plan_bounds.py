@@ -24,7 +24,7 @@ QUICK = {("lamp4", name) for name in ("summary", "cipher", "compsum")}
 METHODS = {
     entry.name: registry.load_class("method", entry.name)
     for entry in registry.list_entries("method").values()
-    if entry.origin == "built-in" and not entry.facts.get("served")
+    if entry.origin == "built-in" and not entry.facts.get("external")
 }
 PRICES = {"scripted": {"input": 1.0, "output": 3.0}}
 

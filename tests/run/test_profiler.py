@@ -25,7 +25,7 @@ PROFILER = BackendOptions(model="big", role="profile")
 METHODS = {
     entry.name: registry.load_class("method", entry.name)
     for entry in registry.list_entries("method").values()
-    if entry.origin == "built-in" and not entry.facts.get("served")
+    if entry.origin == "built-in" and not entry.facts.get("external")
 }
 USERS_OF_PROFILER = sorted(
     name for name, cls in METHODS.items() if cls.uses_profiler or cls.profile is not Method.profile

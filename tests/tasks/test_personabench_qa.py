@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import http.server
 import json
@@ -16,7 +17,11 @@ from typing import Any
 import pytest
 
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard.run_comparison import compare_runs, to_dict
 from personabench.metrics import private_qa
+from personabench.results.index import read_run
+from personabench.run import runner
+from personabench.run.options import Options
 from personabench.tasks import personabench_qa
 from personabench.tasks.personabench_qa import PersonaBenchQA
 from personabench.tasks.personabench_qa.download import download
@@ -174,3 +179,48 @@ def test_files_are_fetched_checked_and_open(server: str, tmp_path: Path) -> None
         download("all", tmp_path, communities={"community_0": 133}, **options)
     with pytest.raises(UsageError, match="it has: all"):
         download("dev", tmp_path)
+
+
+def test_two_levels_of_noise_give_robustness_and_updating() -> None:
+    low = ({"noise": "0.0", "owner": "named"}, {"f1": 0.5, "outdated-recall": 0.25})
+    high = ({"noise": "0.7", "owner": "named"}, {"f1": 0.3, "outdated-recall": 0.5})
+    expected = {
+        "noise robustness": pytest.approx(0.8),
+        "information updating at 0.0": 0.75,
+        "information updating at 0.7": 0.5,
+    }
+    for first, second in ((low, high), (high, low)):
+        derived = PersonaBenchQA.derive((first[0], second[0]), (first[1], second[1]))
+        assert derived == expected
+    other = {**high[0], "owner": "unnamed"}
+    assert PersonaBenchQA.derive((low[0], other), (low[1], high[1])) == {}
+    assert PersonaBenchQA.derive((low[0], low[0]), (low[1], low[1])) == {}
+
+
+def test_compare_prints_them(tmp_path: Path) -> None:
+    """On a second level that is a copy of the first, nothing is lost to noise."""
+    data = tmp_path / "data"
+    shutil.copytree(EXAMPLE, data)
+    for community in data.glob("community_*"):
+        documents = community / "private_data"
+        shutil.copytree(documents / "noise_0.0", documents / "noise_0.5")
+        golds = community / "eval_info" / "qa_gt_context_all_noise_0.0.json"
+        shutil.copy(golds, golds.with_name("qa_gt_context_all_noise_0.5.json"))
+    runs = []
+    for noise in ("0.0", "0.5"):
+        options = Options(
+            ["none"],
+            ["personabench_qa"],
+            backend="scripted",
+            limit=4,
+            data=data,
+            results=tmp_path,
+            assignments=[f"task.noise={noise}"],
+        )
+        (outcome,) = asyncio.run(runner.run(options))
+        runs.append(read_run(outcome.folder))
+    comparison = compare_runs(*runs, allow_mismatch=True)
+    assert comparison.derived["noise robustness"] == 1.0
+    assert set(to_dict(comparison)["derived"]) == {
+        *("noise robustness", "information updating at 0.0", "information updating at 0.5")
+    }

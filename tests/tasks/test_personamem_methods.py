@@ -418,9 +418,9 @@ def test_acceptance_14_resume_repeats_nothing(tmp_path: Path) -> None:
         ran(tmp_path, broken)
     second = Scripted(answer=answered)
     outcome = ran(tmp_path, second)
-    assert outcome.summary.n == 48
+    assert outcome.summary.n == 76
     requested = [repr(request.messages) for request in [*broken.requests, *second.requests]]
-    assert len(requested) == len(set(requested)) == 48
+    assert len(requested) == len(set(requested)) == 76
     third = Scripted(answer=answered)
     assert ran(tmp_path, third).summary.metrics == outcome.summary.metrics and not third.requests
 
@@ -451,7 +451,7 @@ def test_acceptance_15_a_run_carries_its_protocol(
     assert (
         "macro over 7 types (paper)" in output
         and "difference +0.0000" in output
-        and "over 6 personas" in output
+        and "over 12 personas" in output
     )
 
 

@@ -270,7 +270,7 @@ def test_acceptance_15_type_counts_sum_to_the_rows() -> None:
     table = make_rows(dataset, {name: "(a)" for name, _ in dataset.index()})
     for mapping in ("raw", "merged", "paper"):
         shares = count_by_type(table, mapping)  # type: ignore[arg-type]
-        assert sum(share.n for share in shares.values()) == len(table) == 48
+        assert sum(share.n for share in shares.values()) == len(table) == 76
     assert len(count_by_type(table, "paper")) == 7 and len(count_by_type(table, "merged")) == 6
 
 
@@ -286,8 +286,8 @@ def test_score_reads_raw_replies_against_the_official_question_file(tmp_path: Pa
     replies.write_text("\n".join(map(json.dumps, predictions)))
     scores = score_files(PersonaMem(), replies, dataset.questions_path, "official", partial=False)
     assert (
-        scores.n == 48
-        and scores.metrics["accuracy"] == pytest.approx(47 / 48)
+        scores.n == 76
+        and scores.metrics["accuracy"] == pytest.approx(75 / 76)
         and scores.parse_failures == 1
     )
     assert len(scores.metrics) == 9, "micro, macro and each of the seven types"

@@ -363,9 +363,9 @@ def test_records_with_images_are_kept_or_skipped(tmp_path: Path) -> None:
 def test_the_example_data_keeps_every_rule() -> None:
     entries, counts, _ = read_records(EXAMPLE_FILE)
     assert not counts.total()
-    assert len(entries) == 24
+    assert len(entries) == 48
     assert len({entry.key for entry in entries}) == 4
-    assert len({entry.persona_id for entry in entries}) == 6
+    assert len({entry.persona_id for entry in entries}) == 12
     for entry in entries:
         assert len(entry.criteria) == len(entry.preferences) == 8
         assert {1, 5} & {preference.importance for preference in entry.preferences.values()}

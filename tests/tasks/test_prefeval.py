@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from personabench.api import registry
 from personabench.errors import DataError, UsageError
 from personabench.run.controls import apply_control
 from personabench.tasks import prefeval
@@ -236,3 +237,40 @@ def test_only_a_stated_preference_is_acknowledged_by_the_model() -> None:
     fixed = PrefEval().open("all", None)
     assert fixed.load(0).history[0].response == prefeval.ACKNOWLEDGMENT
     assert PrefEval().protocol == "static"
+
+
+@pytest.mark.parametrize(
+    ("method", "calls"), [("remind", 1), ("cot", 1), ("rag_k", 1), ("self_critic", 3)]
+)
+def test_prompt_only_methods_show_the_whole_conversation(method: str, calls: int) -> None:
+    task = PrefEval(PrefEval.Params(turns=6))
+    result = trial(method, task, limit=1, answer=lambda request: "<choice>B</choice>")
+    assert len(result.requests) == calls
+    sample = next(
+        sample
+        for sample in task.open("all", None).samples()
+        if sample.id == result.predictions[0].sample_id
+    )
+    for request in result.requests:
+        turns = [message.content for message in request.messages[:14]]
+        assert turns == [
+            text for record in sample.history for text in (record.stimulus, record.response)
+        ]
+    assert result.predictions[0].output == "<choice>B</choice>"
+
+
+def test_the_best_records_are_repeated_or_shown_alone() -> None:
+    """`rag_k` keeps the whole dialogue and adds k records, `rag` shows these alone."""
+    for method, kept in (("rag_k", True), ("rag", False)):
+        cls = registry.load_class("method", method)
+        result = trial(cls(cls.Params(k=5)), PrefEval(), limit=1)
+        (request,) = result.requests
+        question = request.messages[-1].content
+        assert question.count("User: ") == 5
+        assert (len(request.messages) == 2 * 11 + 1) == kept
+
+
+def test_a_window_drops_the_oldest_and_counts_a_preference_that_is_lost() -> None:
+    result = trial("remind", PrefEval(PrefEval.Params(turns=12)), limit=3, window=600)
+    dropped = [line.flags for line in result.predictions if "records_dropped" in line.flags]
+    assert dropped and all(flags["evidence_dropped"] == 1 for flags in dropped)

@@ -13,7 +13,7 @@ import pytest
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
-from personabench.leaderboard.stats.scores import MIN_USERS
+from personabench.leaderboard.estimates import MIN_USERS
 from personabench.metrics.edits import Edit, edit_cost, measure_edit
 from personabench.models.tokens import EstimatedTokens
 from personabench.tasks.prelude import INTERVAL_TRAJECTORIES, PreludeEmail, PreludeSumm, scoring

@@ -268,7 +268,7 @@ def test_the_audit_finds_a_review_that_is_asked_for_and_shown(task: Task, tmp_pa
         "\n".join(map(json.dumps, rows))
     )
     data = task.open("test", tmp_path)
-    leaking = f"{rows[0]['user_id']}-P0DOVETL14, {rows[1]['user_id']}-P0LARKSP15"
+    leaking = f"{rows[0]['user_id']}-P0DOVETL14, {rows[1]['user_id']}-P0BAROMT16"
     assert task.audit(data) == [f"the review to write occurs in the history: 2 ({leaking})"]
     assert any("more than one review of an item" in warning for warning in data.warnings)
 

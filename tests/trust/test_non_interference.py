@@ -32,7 +32,7 @@ METHODS, TASKS = (
     [
         entry
         for entry in registry.list_entries(kind).values()
-        if entry.origin == "built-in" and not entry.facts.get("served")
+        if entry.origin == "built-in" and not entry.facts.get("external")
     ]
     for kind in ("method", "task")
 )

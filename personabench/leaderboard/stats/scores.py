@@ -27,7 +27,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from personabench.leaderboard.estimates import ALPHA, Comparison, Count, Estimate
+from personabench.leaderboard.estimates import ALPHA, MIN_USERS, Comparison, Count, Estimate
 from personabench.leaderboard.stats import resample
 from personabench.leaderboard.stats.resample import Aggregate, Clusters, Floats
 from personabench.metrics.metric import mean
@@ -38,9 +38,6 @@ DRAWS = 10_000
 MOST_HELD = 1 << 22
 BLOCKS_HELD = 3
 POWER = 0.8
-# With fewer users even a sign-flip test in which all agree stays above 5 % (2 / 2^5), and
-# percentile intervals, which cannot leave the range of the users' scores, cover less than claimed.
-MIN_USERS = 6
 # Relative difference below which two numbers are the same but for rounding.
 _TOLERANCE = 1e-12
 

@@ -168,7 +168,7 @@ function multiple(title, note, multiples, saved, isWhole, after = "") {
   return made;
 }
 
-/** Quality against cost, of methods: controls cannot be bought, and a row without an interval is not ranked. */
+/** Quality against cost, by the leaderboard's rule: controls cannot be bought, and rows without a rank are left out. */
 function frontier(group, metric, all, width) {
   const rows = all.filter(({ row }) => row.history === "own");
   if (!rows.length) return null;
@@ -179,12 +179,12 @@ function frontier(group, metric, all, width) {
     const shared = one.found.common.value !== null;
     const spent = cost(one.row);
     const mark = ranged(one, shared ? one.found.common : one.found, format, `${count(spent)} tokens per query`);
-    const apart = known && !shared;
+    const apart = (known && !shared) || !one.row.ranked;
     return { ...mark, apart, fill: apart ? HOLLOW : mark.fill, cost: Math.max(spent, 1), row: one.row };
   });
   const better = (a, b) => (isHigher(group, metric) ? a > b : a < b);
   const steps = [];
-  for (const point of data.filter(({ apart, sure }) => !apart && sure).sort((a, b) => a.cost - b.cost || (better(a.value, b.value) ? -1 : 1)))
+  for (const point of data.filter(({ apart }) => !apart).sort((a, b) => a.cost - b.cost || (better(a.value, b.value) ? -1 : 1)))
     if (!steps.length || better(point.value, steps.at(-1).value)) steps.push(point);
   const costs = data.map((each) => each.cost);
   const wide = Math.max(...costs) / Math.min(...costs);
@@ -243,8 +243,8 @@ function samplesOf(rows, data) {
   const cut = rows.find(({ found }) => found.common.value !== null && found.common.n !== found.n);
   return [
     cut ? `; scores on the ${cut.found.common.n} samples that all have` : "",
-    data.some(({ apart }) => apart) ? "; hollow: too few samples in common with the others, not compared" : "",
-    data.some(({ apart, sure }) => !apart && !sure) ? "; hollow and grey: no interval, not ranked" : "",
+    data.some(({ apart }) => apart) ? "; hollow: too few users or samples, not compared" : "",
+    data.some(({ apart, sure }) => !apart && !sure) ? "; hollow and grey: no interval" : "",
   ].join("");
 }
 

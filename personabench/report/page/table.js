@@ -34,7 +34,7 @@ const COLUMNS = [
 const FIXED = new Set(["Method", "Score"]);
 
 /** Best of its table in the only way that means something: it beats a row, and none is significantly better. */
-const isBest = (line) => isTested(line) && line.row.leader && line.row.beats.length > 0;
+const isBest = (line) => isTested(line) && line.row.emphasized;
 
 function worse(line) {
   const users = isTested(line) && line.row.users_changed;
