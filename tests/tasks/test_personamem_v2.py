@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import functools
-import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from personabench.api import registry
-from personabench.api.downloads import read_manifest
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest
 from personabench.models.backends.base import BackendOptions
 from personabench.run.options import Options
 from personabench.run.plan import plan
-from personabench.tasks import personamem_v2
 from personabench.tasks.personamem_v2 import PersonaMemV2, PersonaMemV2Gen, judging, scoring
 from personabench.tasks.personamem_v2.data import PersonaMemV2Data
-from personabench.tasks.personamem_v2.download import DATASET, download
 from personabench.tasks.personamem_v2.files import SAMPLE, TYPES, read_history, read_query
 from personabench.testing import check_task, trial
 
 TABLE = SAMPLE / "benchmark" / "text" / "benchmark.csv"
 Cells = dict[str, str]
+ROWS, USERS = 24, 12
 
 
 def read_cells(path: Path = TABLE) -> list[Cells]:
@@ -69,7 +64,7 @@ def open_example(**params: Any) -> PersonaMemV2Data:
 def test_the_example_has_every_kind_of_row_and_passes_the_checks() -> None:
     rows = read_cells()
     assert len(rows[0]) == 27 and len(rows) >= 12
-    assert len({row["persona_id"] for row in rows}) == 4
+    assert len({row["persona_id"] for row in rows}) == USERS
     assert {row["pref_type"] for row in rows} == set(TYPES)
     assert any(row["updated"] == "True" for row in rows)
     assert any(row["who"] == "others" for row in rows)
@@ -86,7 +81,8 @@ def test_unmatched_evidence_is_counted() -> None:
     task = PersonaMemV2()
     counts = task.counts(task.open("32k", None))
     assert counts[0] == (
-        "2 turns of evidence are in no user turn of their history; 2 of 16 questions have no other "
+        "2 turns of evidence are in no user turn of their history; "
+        f"2 of {ROWS} questions have no other "
         "evidence, 1 of these by design (distance 0)"
     )
     assert counts[1] == "1 questions at distance 0, 1 of them sensitive_info"
@@ -289,7 +285,7 @@ def test_the_order_of_options_depends_on_the_id_alone() -> None:
 def test_one_history_is_summarized_once_for_all_questions_of_a_persona() -> None:
     result = trial("summary", PersonaMemV2())
     profiles = {line.profile for line in result.predictions}
-    assert len(profiles) == 4 and len(result.predictions) == 16
+    assert len(profiles) == USERS and len(result.predictions) == ROWS
 
 
 # Letters and subsets
@@ -336,7 +332,7 @@ def test_subsets_have_scores_of_their_own() -> None:
         return next(reply for query, reply in answers.items() if text.startswith(query))
 
     metrics = trial("none", task, answer=answer).summary.metrics["official"]
-    assert metrics["accuracy"] == pytest.approx(14 / 16)
+    assert metrics["accuracy"] == pytest.approx((ROWS - 3) / ROWS)
     assert metrics["macro"] == pytest.approx(6 / 7)
     assert metrics["forget-accuracy"] == 0.0 and metrics["leak-rate"] == 1.0
     assert metrics["stale-rate"] == 0.0 and metrics["accuracy-updated"] == 1.0
@@ -389,7 +385,7 @@ def test_controls_equal_an_independent_computation_on_the_table() -> None:
 @pytest.mark.parametrize("method", ["first_option", "majority_letter"])
 def test_a_constant_letter_is_right_in_a_quarter_of_the_rotations(method: str) -> None:
     assert accuracy(method, rotations=4) == 0.25
-    assert len(open_example(rotations=4).index()) == 64
+    assert len(open_example(rotations=4).index()) == 4 * ROWS
 
 
 def test_evidence_recall_of_everything_nothing_and_an_oracle() -> None:
@@ -415,7 +411,9 @@ def test_a_plan_counts_histories_beyond_the_window_and_the_newest_part_keeps_per
         results=tmp_path,
     )
     (forecast,) = asyncio.run(plan(options))
-    assert forecast.over_window == forecast.owed == 16
+    assert forecast.owed == ROWS
+    # The histories of the first four personas are longer than the window.
+    assert forecast.over_window == 16
     task = PersonaMemV2()
     method = registry.load_class("method", "full")
     result = trial(method(method.Params(overflow="recent")), task, window=WINDOW)
@@ -448,7 +446,7 @@ def test_the_judge_sees_reply_query_and_preference_and_no_history() -> None:
         roles={"judge": judge},
     )
     samples = {sample.id: sample for sample in task.open("32k", None).samples()}
-    assert len(requests) > 16
+    assert len(requests) > ROWS
     for request in requests:
         text = read_text(request)
         assert "My reply is a plan." in text
@@ -490,76 +488,6 @@ def test_the_broad_judge_sees_the_profile_and_rules_differ_by_kind() -> None:
 )
 def test_verdicts(reply: str, verdict: bool | None) -> None:
     assert judging.read_verdict(reply) is verdict
-
-
-# Download
-
-
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        self.server.requested.append(self.path)  # type: ignore[attr-defined]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    root = tmp_path / "hub" / "datasets" / DATASET / "resolve" / "main"
-    shutil.copytree(Path(personamem_v2.__file__).parent / "sample", root)
-    (root / "data" / "chat_history_32k" / "another.json").write_text("[]")
-    handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.requested, server.root = [], root  # type: ignore[attr-defined]
-        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-def get(hub: Any, target: Path, expected: tuple[int, int] = (16, 4)) -> tuple[list[Path], Any]:
-    notices: list[str] = []
-    paths = download(
-        "32k", target, base_url=hub.url, expected=expected, notice=notices.append, wait=print
-    )
-    return paths, notices
-
-
-def test_the_listed_files_are_fetched_checked_and_recorded_and_no_others(
-    hub: Any, tmp_path: Path
-) -> None:
-    target = tmp_path / "data"
-    paths, notices = get(hub, target)
-    assert len(paths) == 5 and not any(
-        "another" in path or "128k" in path for path in hub.requested
-    )
-    manifest = read_manifest(target / "personamem_v2")
-    assert all(len(entry.sha256) == 64 for entry in manifest.values()) and len(manifest) == 5
-    assert "not the version this project knows: SHA-256" in notices[-1]
-    assert len(PersonaMemV2().open("32k", target).index()) == 16
-    before = len(hub.requested)
-    assert get(hub, target)[0] == paths and len(hub.requested) == before
-
-
-def test_an_interrupted_download_continues_with_the_file_that_was_missing(
-    hub: Any, tmp_path: Path
-) -> None:
-    target = tmp_path / "data"
-    broken = hub.root / "data" / "chat_history_32k" / "chat_history_32k_persona303.json"
-    sound = broken.read_text()
-    broken.write_text('{"chat_history": []}')
-    with pytest.raises(DataError, match="has no message of a user"):
-        get(hub, target)
-    broken.write_text(sound)
-    hub.requested.clear()
-    assert len(get(hub, target)[0]) == 5
-    assert [path.rpartition("persona")[2] for path in hub.requested] == ["303.json", "404.json"]
-
-
-def test_a_table_of_another_size_is_refused(hub: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="16 questions of 4 personas, but PersonaMem-v2 has 5,000"):
-        get(hub, tmp_path / "data", (5000, 200))
-    assert not list((tmp_path / "data").rglob("*.csv"))
 
 
 # The published table, where a user has it
