@@ -190,7 +190,7 @@ class _Auditor:
         self._golds = GoldIndex()
         self._texts: list[_GoldText] = []
         self._numbers: dict[str, int] = {}
-        self._questions: dict[tuple[str, str], str] = {}
+        self._questions: dict[tuple[str, str, tuple[str, ...]], str] = {}
         self._options = _Options()
         # Of a bounded audit alone, so that its second pass need not load them again.
         self._kept: dict[int, Sample] = {}
@@ -260,7 +260,8 @@ class _Auditor:
 
     def _check_repeated(self, sample: Sample) -> None:
         self.repeated_questions.of += 1
-        key = (sample.user_id, " ".join(sample.input.split()))
+        # The same choices in another order are a question of their own, as in tasks of pairs.
+        key = (sample.user_id, " ".join(sample.input.split()), sample.choices)
         first = self._questions.setdefault(key, sample.id)
         if first != sample.id:
             self.repeated_questions.add(sample=sample.id, user=sample.user_id, other_sample=first)

@@ -228,8 +228,8 @@ def test_requests_that_the_task_renders_are_never_searched(monkeypatch: pytest.M
     assert len(prediction.shown or ()) == 8
 
 
-def test_no_method_sees_evidence_marks() -> None:
+def test_only_an_oracle_sees_evidence_marks() -> None:
     marked = Sample("s", "u", "?", history=TURNS, evidence=("t1",), hidden={"wish": "x"})
     assert marked.view().evidence == ()
-    assert marked.view(privileged=True).evidence == ()
-    assert "t1" not in repr(marked.view(privileged=True)).replace(repr(TURNS), "")
+    assert "t1" not in repr(marked.view()).replace(repr(TURNS), "")
+    assert marked.view(privileged=True).evidence == ("t1",)

@@ -22,7 +22,13 @@ from personabench.testing import check_task
 
 USERS = 12
 # A user of LaMP-6 begins every subject alike.
-BY_DESIGN = {"lamp6": {"near_gold_in_history"}}
+# Users of the pairs share prompts, responses and, without preferences of their own, histories.
+BY_DESIGN = {
+    "lamp6": {"near_gold_in_history"},
+    "community_alignment": {"gold_of_other_user", "same_user"},
+    "personalllm": {"same_user"},
+    "prism": {"gold_of_other_user"},
+}
 
 
 def make_samples(seed: int = 0) -> list[Sample]:
