@@ -32,7 +32,9 @@ def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "write"), [("wandb", write_wandb), ("mlflow", write_mlflow)], ids=str
+    ("package", "write"),
+    [("wandb", write_wandb), ("mlflow", write_mlflow)],
+    ids=["wandb", "mlflow"],
 )
 async def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     package: str, write: Any, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
