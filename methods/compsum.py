@@ -1,7 +1,7 @@
 """Comparative profiles in one call: the user's records beside peers' on the same topic.
 
 For the first few retrieved records the most similar record of another author is looked up; one call
-describes what the pairs show of the user's style and focus, and the answer is given with that
+describes the user's style and focus in the pairs, and the answer is given with that
 analysis.
 """
 

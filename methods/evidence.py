@@ -1,6 +1,6 @@
 """The evidence oracle: show exactly the records that hold the answer, as the data mark them.
 
-The difference between this row and a retriever's is what the search loses, and the difference to a
+The difference between this row and a retriever's is the loss of the search, and the difference to a
 perfect score is what reading loses.  It sees marks that no method may see, so it is no method.
 """
 

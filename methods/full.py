@@ -45,23 +45,25 @@ class Full(Method):
         decide: reply, the text the model writes; logprobs, the choice whose letter is likeliest at
             the point where the model names one; sum or mean, the option whose text is the likeliest
             reply to a question without options, by the sum (as in the paper) or the mean of its
-            tokens' log-probabilities.
+            tokens' log-probabilities; sum_gain or mean_gain, the option that gains most by the
+            history: the same less the log-probability without history, the pointwise mutual
+            information of option and history.
         """
 
         overflow: Literal["refuse", "recent", "retrieve"] = "refuse"
         retriever: str = "bm25"
         embedder: str = "wordllama"
-        decide: Literal["reply", "logprobs", "sum", "mean"] = "reply"
+        decide: Literal["reply", "logprobs", "sum", "mean", "sum_gain", "mean_gain"] = "reply"
 
     def requirements(self) -> set[str]:
-        needs = {"logprobs": {"choices"}, "sum": {"options"}, "mean": {"options"}}
-        return super().requirements() | needs.get(self.params.decide, set())
+        needs = {"reply": set[str](), "logprobs": {"choices"}}
+        return super().requirements() | needs.get(self.params.decide, {"options"})
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         if not sample.history:
             ctx.flag("empty_profile")
 
-        if self.params.decide in ("sum", "mean"):
+        if self.params.decide not in ("reply", "logprobs"):
             return await self._choose_likeliest_option(sample, ctx)
 
         messages = await self._fit_history(sample, ctx)
@@ -77,18 +79,31 @@ class Full(Method):
             UsageError: the backend does not report the likelihood of a reply.
         """
         # The stimulus is the question without its options, as the paper scores them.
-        open_question = msgspec.structs.replace(sample, input=sample.stimulus or sample.input)
-        messages = await self._fit_history(open_question, ctx)
+        open_question = msgspec.structs.replace(
+            sample, input=sample.stimulus or sample.input, choices=()
+        )
         options = ctx.task.options(sample)
-        logprobs = await asyncio.gather(*(ctx.likelihood(messages, text) for text in options))
+        messages = await self._fit_history(open_question, ctx)
+        scores = await self._score_replies(messages, options, ctx)
+        if self.params.decide.endswith("_gain"):
+            bare = _render(open_question, (), ctx)
+            baselines = await self._score_replies(bare.messages, options, ctx)
+            scores = [score - base for score, base in zip(scores, baselines, strict=True)]
 
-        scores = [math.fsum(token_logprobs) for token_logprobs in logprobs]
-        if self.params.decide == "mean":
-            scores = [
-                score / max(len(token_logprobs), 1)
-                for score, token_logprobs in zip(scores, logprobs, strict=True)
-            ]
+        if scores.count(max(scores)) > 1:
+            ctx.flag("likelihood_ties")
         return sample.choices[scores.index(max(scores))]
+
+    async def _score_replies(
+        self, messages: Sequence[Message], replies: Sequence[str], ctx: Context
+    ) -> list[float]:
+        """The log-probability of each reply, its sum or its mean over tokens."""
+        logprobs = await asyncio.gather(*(ctx.likelihood(messages, reply) for reply in replies))
+        scores = [math.fsum(token_logprobs) for token_logprobs in logprobs]
+        if self.params.decide.startswith("mean"):
+            lengths = [max(len(token_logprobs), 1) for token_logprobs in logprobs]
+            scores = [score / length for score, length in zip(scores, lengths, strict=True)]
+        return scores
 
     async def _fit_history(
         self,

@@ -105,7 +105,7 @@ class PersonaDb(Method):
             min_similarity: that below which any record or entry is.
         fields: of a persona: topics and traits (the card), patterns, stances, views.
         list_max: entries kept of each list of a reply; 0 for all.
-        layers: what is retrieved of the user: records, distilled entries, induced ones.
+        layers: the retrieved parts of the user: records, distilled entries, induced ones.
         embedder: of cards, entries and questions.
         population_max_users: users whose personas are made, a seeded sample of a larger population;
             0 for all.

@@ -54,7 +54,7 @@ class Dpl(Method):
 
     @dataclass(frozen=True)
     class Params:
-        """preset: adapted (any task) or faithful (the paper's review setting), for what is not set.
+        """preset: adapted (any task) or faithful (the paper's review setting), for unset values.
 
         n_docs: records compared (block B); n_shown: records shown (block A); 0 means n_docs.
         num_documents: newest records of the history that are used at all; 0 for all.

@@ -211,7 +211,7 @@ def _describe_material(case: Case, peer_count: int, ctx: Context) -> str:
 
 
 def format_cases(cases: Sequence[Case], limit: int | None, ctx: Context) -> str:
-    """The differences with what they are about, numbered."""
+    """The differences with their subjects, numbered."""
     parts = [
         ctx.part(
             PROMPTS,

@@ -1,6 +1,6 @@
 """DPL's hyper-parameters, fully resolved: the two presets, and the parameters that override them.
 
-`Params` (on the method) holds what a user may set, with None for the preset's value; `Settings` is
+`Params` (on the method) holds the user's settings, with None for the preset's value; `Settings` is
 the result, so that the rest of the code needs no preset.
 """
 

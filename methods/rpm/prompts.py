@@ -167,7 +167,7 @@ def notes(
     detailed: bool,
     ctx: Context,
 ) -> str:
-    """X6: what is known of the user; `detailed` examples show their features."""
+    """X6: the knowledge about the user; `detailed` examples show their features."""
     parts = [statistics] if statistics else []
     for number, item in enumerate(examples, 1):
         parts.append(_format_example(number, item, detailed, ctx))

@@ -19,8 +19,8 @@ class JudgedTask(Task, Interface):
         judged_metrics: the metrics that come with an optional judge.
         judge_params: the options that change no answer, such as the judge's rubric: they are part
             of the judge's key and of no run's fingerprint.
-        judge_content: the hash of what the judge reads beside the task's source, such as a rubric
-            from a file; part of the judge's key.
+        judge_content: the hash of the judge's further reading beside the task's source, such as a
+            rubric from a file; part of the judge's key.
         judge_sees_own_history: True if `assess` gets the user's own history even where a control
             shows methods another one.
     """
@@ -59,7 +59,7 @@ def judge_params(task: Task) -> tuple[str, ...]:
 
 
 def judge_content(task: Task) -> str:
-    """The hash of what the judge reads beside the task's source; empty for most tasks."""
+    """The hash of the judge's further reading beside the task's source; empty for most tasks."""
     return str(getattr(task, "judge_content", ""))
 
 

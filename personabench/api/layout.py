@@ -81,7 +81,7 @@ class Parts:
         records: the chosen records, best first.
         word_turn: words a record as an earlier question.
         word_list: words records, in the order given, as a list under its heading.
-        opening: what a system message begins with whatever is known of the user.
+        opening: the beginning of every system message, with or without facts about the user.
     """
 
     question: str

@@ -161,7 +161,7 @@ class Memory(Method):
         return state
 
     async def close(self) -> None:
-        """End the run: release what the memory holds elsewhere."""
+        """End the run: release everything that the memory holds elsewhere."""
 
     # The engine's part ---------------------------------------------------------------------------
 
@@ -303,7 +303,7 @@ class Memory(Method):
         return ctx.tokens.count(self._join(items)) if items else 0
 
     def _report(self, shown: Sequence[MemoryItem], ctx: Context) -> None:
-        """Note the sources and the tokens of what the request shows."""
+        """Note the sources and the tokens of the items in the request."""
         parts: dict[str, int] = {}
         for item in shown:
             parts[item.part] = parts.get(item.part, 0) + 1

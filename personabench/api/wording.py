@@ -37,7 +37,7 @@ class Vocabulary(msgspec.Struct, frozen=True):
             else."), the task's answer contract.
         goal: the request for the user's own answer, without its form ("Write the headline as this
             author would.").
-        answer_form: what an answer consists of, as a noun phrase ("the headline", "a number from 1
+        answer_form: the content of an answer as a noun phrase ("the headline", "a number from 1
             to 5"), for methods whose replies have a form of their own.
 
     All but the first three have defaults, which `Task` fills in.

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo
+from personabench.cli.execution_options import Cache, CachePolicy
 from personabench.cli.model_options import ModelArguments
 from personabench.cli.options import (
     RESULTS,
     ApiVersion,
     Backend,
     BaseUrl,
-    Cache,
-    CachePolicy,
     Extra,
     Headers,
     Model,

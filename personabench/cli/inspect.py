@@ -1,4 +1,4 @@
-"""`personabench inspect`: the inside of a run, such as what a memory holds about a user."""
+"""`personabench inspect`: the inside of a run, such as a memory's items about a user."""
 
 from __future__ import annotations
 

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.execution_options import Cache as CacheOption
+from personabench.cli.execution_options import CachePolicy, Concurrency, Timeout
 from personabench.cli.judge_tables import print_summary
 from personabench.cli.model_options import RoleArguments, declare_role
 from personabench.cli.option_groups import grouped
-from personabench.cli.options import (
-    RESULTS,
-    CachePolicy,
-    Concurrency,
-    Json,
-    MovedData,
-    OwnTask,
-    Results,
-    Seed,
-    Timeout,
-)
-from personabench.cli.options import Cache as CacheOption
+from personabench.cli.options import RESULTS, Json, MovedData, OwnTask, Results, Seed
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:

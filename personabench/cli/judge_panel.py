@@ -11,18 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.execution_options import Cache as CacheOption
+from personabench.cli.execution_options import CachePolicy, Concurrency, Timeout
 from personabench.cli.model_options import RoleArguments
-from personabench.cli.options import (
-    RESULTS,
-    CachePolicy,
-    Concurrency,
-    Json,
-    MovedData,
-    OwnTask,
-    Results,
-    Timeout,
-)
-from personabench.cli.options import Cache as CacheOption
+from personabench.cli.options import RESULTS, Json, MovedData, OwnTask, Results
 from personabench.cli.parsing import split_names
 from personabench.errors import UsageError
 

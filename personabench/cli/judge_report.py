@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit, screen
+from personabench.cli.execution_options import Cache as CacheOption
+from personabench.cli.execution_options import CachePolicy, Timeout
 from personabench.cli.judge import Judge, Protocol
 from personabench.cli.judge_tables import report_lines, steering_lines
 from personabench.cli.model_options import RoleArguments
 from personabench.cli.option_groups import grouped
-from personabench.cli.options import (
-    RESULTS,
-    CachePolicy,
-    Json,
-    MovedData,
-    OwnTask,
-    Results,
-    Timeout,
-)
-from personabench.cli.options import Cache as CacheOption
+from personabench.cli.options import RESULTS, Json, MovedData, OwnTask, Results
 from personabench.errors import UsageError
 
 if TYPE_CHECKING:

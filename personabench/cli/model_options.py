@@ -14,6 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personabench.cli.completion import complete_backends, complete_models
+from personabench.cli.execution_options import (
+    Batch,
+    RequestsPerMinute,
+    StartTimeout,
+    Timeout,
+    TokensPerMinute,
+)
 from personabench.cli.help import ROLES_PANEL
 from personabench.cli.option_groups import NamedGroup
 from personabench.cli.options import (
@@ -21,7 +28,6 @@ from personabench.cli.options import (
     ApiVersion,
     Backend,
     BaseUrl,
-    Batch,
     ContextLength,
     EmbedderUrl,
     Extra,
@@ -29,10 +35,6 @@ from personabench.cli.options import (
     Model,
     OmitParams,
     Reasoning,
-    RequestsPerMinute,
-    StartTimeout,
-    Timeout,
-    TokensPerMinute,
     VllmArgs,
 )
 from personabench.cli.parsing import read_extra, read_reasoning, split_names, split_vllm_args

@@ -160,7 +160,7 @@ def _declare(
     save: Path | None,
     results: Path,
 ) -> Path:
-    """Infer and check a declaration, print what it says, and write it; return the task file."""
+    """Infer and check a declaration, describe and write it; return the task file."""
     from personabench.api.own_data.declaration import write_declaration
     from personabench.api.own_data.inference import infer_declaration
 

@@ -149,7 +149,7 @@ def _notes(rows: Sequence[Mapping[str, Any]], prices: Prices) -> list[str]:
 
 
 def _describe_plan(row: Mapping[str, Any]) -> list[str]:
-    """Say what the columns of a plan do not show."""
+    """Add facts that the columns of a plan do not show."""
     notes = []
     offline = sum(row["calls_expected"].get(phase, 0) for phase in ("prepare", "profile"))
     if offline and row["calls"] != row["calls_at_most"]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter of `--set`: its type and default as they are written, and what it means."""
+    """A parameter of `--set`: its type and default as they are written, and its meaning."""
 
     name: str
     type: str

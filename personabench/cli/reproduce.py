@@ -11,15 +11,13 @@ import typer
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.execution_options import Cache, CachePolicy, Concurrency
 from personabench.cli.model_options import Judge, Profiler, Simulator, role_backends
 from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     RESULTS,
     Assignments,
     BaseUrl,
-    Cache,
-    CachePolicy,
-    Concurrency,
     ContextLength,
     Data,
     DryRun,

@@ -12,6 +12,17 @@ import typer
 
 from personabench.cli.console import echo, emit, screen
 from personabench.cli.execution import conclude, execute
+from personabench.cli.execution_options import (
+    Cache,
+    CachePolicy,
+    Concurrency,
+    Executor,
+    ExecutorOption,
+    RayOptions,
+    SampleTimeout,
+    ShardOption,
+    Shards,
+)
 from personabench.cli.interruption import command_line
 from personabench.cli.model_options import (
     Judge,
@@ -24,13 +35,8 @@ from personabench.cli.model_options import (
 from personabench.cli.option_groups import grouped
 from personabench.cli.options import (
     Assignments,
-    Cache,
-    CachePolicy,
-    Concurrency,
     Data,
     DryRun,
-    Executor,
-    ExecutorOption,
     Grid,
     Json,
     Limit,
@@ -40,19 +46,15 @@ from personabench.cli.options import (
     Metrics,
     Prices,
     Quiet,
-    RayOptions,
     Reading,
     ReadingOption,
     Refusals,
     RefusalsOption,
     ResultsOrUrl,
     RunFile,
-    SampleTimeout,
     SaveRunFile,
     Seed,
     Seeds,
-    ShardOption,
-    Shards,
     Split,
     Temperature,
     TopP,

@@ -1,4 +1,4 @@
-"""Notes on memories: ingestion by the length of the history, the state, and what is shown."""
+"""Notes on memories: ingestion by the length of the history, the state, and the shown items."""
 
 from __future__ import annotations
 

@@ -233,7 +233,7 @@ class Client:
     ) -> bool:
         """Store a reply, for this work alone if no other may use it; return whether for all.
 
-        A refresh does not read what is stored for all, so its own work keeps every reply.
+        A refresh does not read the shared store, so its own work keeps every reply.
         """
         if self.cache is None or self.policy == "off":
             return False

@@ -186,7 +186,7 @@ class Browser:
     Attributes:
         prompts: whether packs still made will hold prompts; set it to False to save space.
         located: whether the data was found, so that inputs and records can be shown.
-        facts: what the page filters samples by; complete when all packs are made.
+        facts: values that the page filters samples by; complete when all packs are made.
     """
 
     def __init__(

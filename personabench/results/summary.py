@@ -157,7 +157,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """The name of what was measured: task, separation and split, or one's own data."""
+        """The subject of the measurement: task, separation and split, or one's own data."""
         return self.subject or f"{self.task}/{self.separation}/{self.split}"
 
     def score(self, metric: str, scorer: str = "official") -> float | None:

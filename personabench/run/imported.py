@@ -2,7 +2,7 @@
 
 A fine-tuned model, an adapter per user or a recommender is no method here, yet its answers can
 stand in a leaderboard: they pass through the same reading, metrics, statistics and judges as those
-of a method.  A card says where they come from and what the system was trained on.  Its model is
+of a method.  A card names their origin and the system's training data.  Its model is
 never called.
 """
 
@@ -35,7 +35,7 @@ PREFIX = "imported:"
 
 
 class Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of imported answers: a file in YAML or JSON.
+    """The origin of imported answers, as stated in a file in YAML or JSON.
 
     Attributes:
         method: the name of the system.

@@ -1,4 +1,4 @@
-"""What a command has to do, before it does it: its runs, their pending samples, expected calls.
+"""The work of a command before it starts: its runs, their pending samples, expected calls.
 
 Profiling belongs to no sample, so that samples alone say little about the time that is left. A dry
 run of a few users, scaled to all of them, says how many calls to expect.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from personabench.api.guard import create
+from personabench.api.memory import Memory
 from personabench.errors import PersonabenchError
 from personabench.models.cache import Policy
 from personabench.results.run_folder import RunFolder
@@ -152,6 +153,9 @@ def _is_simple(job: ResolvedRun) -> bool:
 
 def _may_plan(job: ResolvedRun) -> bool:
     """Whether a dry run is harmless: code of one's own runs only where it was asked for."""
+    # A rehearsal would store the history in a system that is not ours.
+    if isinstance(job.method, Memory) and job.method.external:
+        return False
     needs_population = "population" in job.method.requirements()
     if needs_population and len(job.dataset.index()) > _LARGEST_POPULATION:
         return False

@@ -39,7 +39,7 @@ def _hash_words(words: str, output: str) -> str:
 
 
 class AnswerWatch:
-    """Counts what is suspicious about the answers of a run, one after the other."""
+    """Counts suspicious features of the answers of a run, one after the other."""
 
     def __init__(self) -> None:
         self._answers: set[str] = set()
@@ -66,7 +66,7 @@ class AnswerWatch:
         return len(self._answers)
 
     def describe(self, *, truncated: float, empty: float, is_rule: bool) -> list[str]:
-        """Describe in clauses what is suspicious; empty if nothing is.
+        """Describe the suspicious features in clauses; empty without any.
 
         Args:
             truncated, empty: numbers of such answers.

@@ -172,7 +172,7 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Word the request: what the method shows of the conversations, then the question."""
+        """Word the request: the shown parts of the conversations, then the question."""
         speakers = sample.attributes.get("speakers", "two people")
         heading = f"From the conversations of {speakers}:"
         today = [f"Today is {write_date(sample.time)}."] if sample.time else []

@@ -132,7 +132,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Word the request: what the method shows of the sessions, then the dated question."""
+        """Word the request: the shown parts of the sessions, then the dated question."""
         heading = "From earlier conversations with the user:"
         today = [f"Today is {write_date(sample.time)}."] if sample.time else []
         question = [*today, f"Question: {sample.input}", self.words.instruction]

@@ -60,7 +60,7 @@ def _mean_of_measured(values: Floats) -> float:
 
 
 class PersonaBenchQA(Task, Audited, Downloadable):
-    """Answer questions about a person from what they wrote, asked and bought."""
+    """Answer questions about a person from their messages, requests and purchases."""
 
     name = "personabench_qa"
     title = "PersonaBench (Salesforce, arXiv 2502.20616): questions about private documents"

@@ -237,6 +237,9 @@ class PrefEval(_PrefEval):
         return msgspec.structs.replace(sample, choices=tuple(options), references=(row.options[0],))
 
     def _ask(self, sample: Sample) -> str:
+        # Replies are weighed as replies to the question alone.
+        if not sample.choices:
+            return sample.input
         options = "\n".join(
             f"({letter}) {option}" for letter, option in zip("ABCD", sample.choices, strict=False)
         )

@@ -11,18 +11,20 @@ from __future__ import annotations
 import dataclasses
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import msgspec
 
+from personabench.api import defaults
 from personabench.api.dataset import Dataset
-from personabench.api.layout import Layout
+from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.rows import NoDataError
 from personabench.api.task import Task
-from personabench.api.wording import Vocabulary
+from personabench.api.wording import Rendered, Vocabulary
 from personabench.metrics.metric import Metric, Value
+from personabench.models.tokens import Tokens
 from personabench.tasks.prefpair import community_alignment, personalllm, prism, psoups, scoring
 from personabench.tasks.prefpair.comparison import (
     Comparison,
@@ -30,7 +32,7 @@ from personabench.tasks.prefpair.comparison import (
     make_samples,
     mark_disagreement,
 )
-from personabench.types import Sample
+from personabench.types import Record, Sample
 
 __all__ = ["CommunityAlignment", "PersonalLLM", "Prism", "Psoups"]
 
@@ -93,15 +95,40 @@ class _PreferenceTask(Task):
 
     @abstractmethod
     def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
-        """Read the comparisons; `counts` receives what is left out."""
+        """Read the comparisons; `counts` receives the numbers of omitted ones."""
 
     def _describe_counts(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """Describe what was left out, as warnings."""
+        """Describe omissions, as warnings."""
         if counts["own prompt"]:
             yield (
                 f"{counts['own prompt']} records were left out of histories, since their prompt "
                 "is that of their sample"
             )
+
+    def render(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        """See `Task`; a question without choices is the message itself, to weigh replies to it."""
+        if sample.choices:
+            return super().render(sample, records, notes, tokens)
+        parts = Parts(
+            question=sample.input,
+            notes=f"About this user:\n{notes}" if notes else "",
+            records=records,
+            word_turn=lambda record: record.stimulus or "",
+            word_list=self._list_records,
+        )
+        return Rendered(tuple(arrange(parts, self.params, "list")), tuple(records))
+
+    def render_content(
+        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
+    ) -> Rendered:
+        """See `Wording`: the default, which goes with the default `render` of choices."""
+        return defaults.render_content(self, sample, records, notes, self.history_format)
+
+    def _list_records(self, records: Sequence[Record]) -> str:
+        described = [self.describe(record) for record in records]
+        return "\n\n".join(["From this user's history:", *described])
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         return scoring.measure(parsed, sample)

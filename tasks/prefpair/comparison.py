@@ -25,7 +25,7 @@ class Comparison(NamedTuple):
         responses: two or more, the preferred one first.
         dialogue: the conversation before the prompt, as text.
         history: the user's records that are visible, oldest first.
-        profile: what the user said about themself.
+        profile: the user's own statements about themself.
         majority: the response that most other users prefer, or would; empty if unknown.
         hidden: further facts for metrics.
         location: file and row, for messages.

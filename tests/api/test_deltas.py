@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personabench.api.deltas import apply_delta, make_delta
@@ -18,6 +18,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_a_delta_makes_the_new_value_of_the_old_one(old: Any, new: Any) -> None:
     before = to_json(old)

@@ -79,7 +79,7 @@ def test_listing_imports_no_method_and_no_task() -> None:
         ("task", "LaMP-3", "no task named 'LaMP-3'; did you mean lamp3?"),
         ("task", "LaMP_2M", "no task named 'LaMP_2M'; did you mean lamp2m?"),
         ("method", "Persona-DB", "no method named 'Persona-DB'; did you mean persona_db?"),
-        ("task", "zzz", "known: lamp1, lamp2m"),
+        ("task", "zzz", "known: or lamp1, lamp2m"),
     ],
 )
 def test_an_unknown_name_gets_a_hint(kind: registry.Kind, name: str, hint: str) -> None:

@@ -47,7 +47,7 @@ def question(number: str, profile: object = None) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("-m", "rga", "-t", "lamp4"), ["no method named 'rga'", "did you mean rag?"]),
+        (("-m", "rga", "-t", "lamp4"), ["no method named 'rga'", "did you mean rag"]),
         (("-m", "none", "-t", "lamp44"), ["no task named 'lamp44'", "lamp4"]),
         (("-m", "none", "-t", "lamp2"), ["lamp2", "lamp2m", "lamp2n"]),
         (("-m", "", "-t", "lamp4"), ["--method '' contains no name", "list methods"]),

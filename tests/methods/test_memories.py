@@ -21,7 +21,11 @@ from personabench.run.runner import Outcome
 from personabench.types import Request, Response, to_json
 
 MEMORIES = ("mem0_like", "amem_like", "memorybank_like", "memoryos_like")
-EVERY_MODE = (*MEMORIES, "mem0_like:additive")
+EVERY_MODE = (
+    "mem0_like",
+    *(pytest.param(name, marks=pytest.mark.variants) for name in MEMORIES[1:]),
+    pytest.param("mem0_like:additive", marks=pytest.mark.variants),
+)
 SMALL = ["mem0_like.retriever=bm25", "amem_like.retriever=bm25", "memoryos_like.queue=2"]
 
 

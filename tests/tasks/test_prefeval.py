@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from personabench.api import registry
@@ -274,3 +275,10 @@ def test_a_window_drops_the_oldest_and_counts_a_preference_that_is_lost() -> Non
     result = trial("remind", PrefEval(PrefEval.Params(turns=12)), limit=3, window=600)
     dropped = [line.flags for line in result.predictions if "records_dropped" in line.flags]
     assert dropped and all(flags["evidence_dropped"] == 1 for flags in dropped)
+
+
+def test_a_question_without_choices_is_sent_alone() -> None:
+    sample = PrefEval().open("all", None).load(0)
+    bare = msgspec.structs.replace(sample, choices=())
+    rendered = PrefEval().chat(bare, ())
+    assert rendered.messages[-1].content == sample.input

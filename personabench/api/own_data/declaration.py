@@ -43,8 +43,8 @@ class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     Attributes:
         file: relative to the declaration; empty if the records are inside the questions.
-        response: what the user wrote, chose or rated.
-        stimulus: what the user responded to, if the data has it.
+        response: the user's text, choice or rating.
+        stimulus: the item that the user responded to, if the data has it.
         answers: whether the records are past answers to questions like these.
     """
 

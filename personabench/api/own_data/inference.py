@@ -57,7 +57,7 @@ _FEWEST_REPEATS = 3
 
 @dataclass(frozen=True)
 class Inferred:
-    """A declaration, and sentences about what was inferred and not stated."""
+    """A declaration, and sentences about its inferred parts."""
 
     declaration: Declaration
     remarks: Sequence[str]
@@ -180,7 +180,7 @@ def _find_record_columns(
     """Find the columns of records, in their own file or inside the questions.
 
     Raises:
-        UsageError: the records have no column of what the user wrote, or name no users.
+        UsageError: the records have no column of the user's responses, or name no users.
     """
     if history is None:
         entries = [row.get(questions.history) for row in rows] if questions.history else []

@@ -14,7 +14,7 @@ _QUOTED = 5
 class Problems:
     """Collects problems by file and kind.
 
-    A fatal problem makes the data unusable; the others are notes about what is left out.
+    A fatal problem makes the data unusable; the others are notes about rows that are left out.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         name: the metric of the weighted mean.
         scale: the lowest and the highest score, whole numbers.
         anchors: meanings of scores.
-        shows: what the judge sees beside the answer.
+        shows: the texts that the judge sees beside the answer.
         records: the number of the user's newest records that it sees.
         primary: whether the total ranks the rows in place of the task's own primary metric.
         instructions: further text for the judge.

@@ -1,8 +1,9 @@
 """Read the verdict of a judge's reply: the one reader of all judges.
 
-A judge quotes what it assesses, so an answer that contains a verdict must not decide.  A verdict
-counts if it is alone on its line, or a field of a JSON object that is the whole reply or alone on
-its lines.  Several different verdicts are none: the reply is unparsed, and is requested again.
+A judge quotes the answer that it assesses, so an answer that contains a verdict must not decide.
+A verdict counts if it is alone on its line, or a field of a JSON object that is the whole reply or
+alone on its lines.  Several different verdicts are none: the reply is unparsed, and is requested
+again.
 """
 
 from __future__ import annotations
