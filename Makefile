@@ -59,7 +59,7 @@ REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
 REFERENCE_MODEL = --model packaged:q8_0 --concurrency 1
 
 leaderboard: $(VENV)/.installed
-	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method none,rag,summary,dpl,copy_input,copy_nearest
+	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method none,rag,summary,copy_input,copy_nearest
 	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method rag --history shuffled
 ifneq ($(PERSONAMEM),)
 	$(REFERENCE_RUN) --task personamem --split 32k --data $(PERSONAMEM) \

@@ -4,6 +4,7 @@ traceback."""
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def test_what_cannot_be_printed_is_no_traceback(
         )
     assert "Traceback" not in ended.stderr and said in ended.stderr
     assert ended.returncode == (1 if output else 0)
-    assert output or "user_mean           ?" in (tmp_path / "out.txt").read_text("latin-1")
+    assert output or re.search(r"user_mean +\?", (tmp_path / "out.txt").read_text("latin-1"))
 
 
 def test_one_method_that_wants_dates_does_not_keep_the_others_from_undated_data(

@@ -26,9 +26,9 @@ def test_show_keeps_thought_and_reply_apart(
     answering(monkeypatch, Response("<think>Hm: dry?</think>Dry again", usage=Usage(90, 9)))
     ended = personabench(*RUN)
     assert ended.code == 0 and "warning" not in ended.err
-    shown = personabench("show", "last", "3113")
+    shown = personabench("show", "last", "3125")
     assert "thought\nHm: dry?\nreply\nDry again\n" in shown.out and "<think>" not in shown.out
-    (call,) = personabench("show", "last", "3113", "--json").json["calls"]
+    (call,) = personabench("show", "last", "3125", "--json").json["calls"]
     assert (call["thought"], call["reply"]) == ("Hm: dry?", "Dry again")
 
 
@@ -38,7 +38,7 @@ def test_show_keeps_thought_and_reply_apart(
         (Response("Dry", "refused", Usage(90, 9)), "content filter"),
         (
             Response("Dry", "length", Usage(90, 9)),
-            "8 replies were truncated at their token limit; --max-tokens",
+            "7 replies were truncated at their token limit; --max-tokens",
         ),
         (Response("Dry"), "credible count of their tokens"),
         (Response("Dry", usage=Usage(3, 9)), "raise the server's window"),
@@ -74,7 +74,7 @@ def test_a_raw_reading_scores_thoughts_and_shares_the_calls(
     assert raw["counters"]["read_raw"] == raw["n"] and "read_raw" not in answers["counters"]
     assert sum(phase["calls"] - phase["cached"] for phase in raw["usage"].values()) == 0
     outputs = [
-        personabench("show", run["fingerprint"], "3113", "--json").json for run in (answers, raw)
+        personabench("show", run["fingerprint"], "3125", "--json").json for run in (answers, raw)
     ]
     assert [shown["output"] for shown in outputs] == ["Dry again", "<think>Hm</think> Dry again"]
     assert not any("Hm" in call["messages"][-1]["content"] for call in outputs[1]["calls"])
@@ -107,4 +107,4 @@ def test_no_negative_tokens_in_a_table(
     ended = personabench(*RUN)
     rows = ended.out.partition("tokens")[2].partition(" columns hidden")[0]
     assert ended.code == 0 and "-" not in rows
-    assert "8 calls, 0 cached, 0 tokens" in ended.err
+    assert "7 calls, 0 cached, 0 tokens" in ended.err

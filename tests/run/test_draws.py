@@ -84,7 +84,7 @@ def _server_options(results: Path, server: ModelServer, **changes: Any) -> runne
 
 def test_equal_sampled_requests_of_two_samples_are_independent(tmp_path: Path) -> None:
     model = Scripted(answer=echo_of_seed)
-    first = run(options(tmp_path / "a", sampling=SAMPLED), model)
+    first = run(options(tmp_path / "a", tasks="personalllm", sampling=SAMPLED), model)
     calls, cached = calls_of(first)
     assert cached == 0
     assert len(model.requests) == calls
@@ -94,11 +94,13 @@ def test_equal_sampled_requests_of_two_samples_are_independent(tmp_path: Path) -
 
     # The same samples get the same seeds, in another order and in a new folder.
     repeated = run(
-        options(tmp_path / "b", sampling=SAMPLED, concurrency=1), Scripted(answer=echo_of_seed)
+        options(tmp_path / "b", tasks="personalllm", sampling=SAMPLED, concurrency=1),
+        Scripted(answer=echo_of_seed),
     )
     assert outputs_of(repeated) == outputs_of(first)
     other_seed = run(
-        options(tmp_path / "a", sampling=SAMPLED, seed=1), Scripted(answer=echo_of_seed)
+        options(tmp_path / "a", tasks="personalllm", sampling=SAMPLED, seed=1),
+        Scripted(answer=echo_of_seed),
     )
     assert calls_of(other_seed)[1] == 0
     assert outputs_of(other_seed) != outputs_of(first)

@@ -62,7 +62,7 @@ def test_a_run_books_what_the_model_has_answered(
 
 
 def test_a_query_costs_as_much_as_the_query_that_it_repeats(tmp_path: Path) -> None:
-    (outcome,) = asyncio.run(runner.run(options(tmp_path, "none")))
+    (outcome,) = asyncio.run(runner.run(options(tmp_path, "none", "personalllm")))
     (entry,) = collect_entries([read_run(outcome.folder)])
     usage = outcome.summary.usage["predict"]
     assert usage.calls + usage.repeated == outcome.summary.n and usage.repeated > 0

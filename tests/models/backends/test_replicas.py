@@ -210,11 +210,11 @@ async def test_a_run_across_two_servers_with_one_killed_in_the_middle(
         await asyncio.sleep(0.01)
     await sites[0].down()
     (outcome,) = await run
-    assert (outcome.summary.status, outcome.summary.n) == ("complete", 37)
+    assert (outcome.summary.status, outcome.summary.n) == ("complete", 60)
     assert outcome.summary.counters["request_errors"] == 0
     usage = outcome.summary.usage["predict"]
     # Samples with the same request share its reply.
-    assert usage.calls + usage.repeated == 37
+    assert usage.calls + usage.repeated == 60
     (log,) = outcome.folder.glob("attempts/*.log")
     assert f"{sites[0].url} is down" in log.read_text() and "prefix cache:" in log.read_text()
     for path in tmp_path.rglob("*"):
