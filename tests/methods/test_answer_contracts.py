@@ -40,12 +40,13 @@ CONTRACTS = {
     "personabench_qa": ("Answer with the names or values alone",),
     "personamem": ("<final_answer>",),
     "personamem_v2": ('Then end with "Final Answer: "',),
-    "personamem_v2_gen": ("Reply to the user.",),
     "prefeval": ("Answer with its letter in tags",),
     "prefeval_gen": ("Reply within 300 words",),
     "prelude_email": ("Answer with the email and nothing else",),
     "prelude_summ": ("Answer with the summary and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
+    # The user's message is answered as it is, in any form.
+    "personamem_v2_gen": (),
     # Problems are answered in any form.
     "prefdisco": (),
     "prefdisco_warm": (),
