@@ -17,6 +17,7 @@ from personabench.api import registry
 from personabench.metrics import meteor
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
+ONE_OF_A_KIND = ("lamp2m", "lamp3", "lamp4", "personamem", "prelude_summ", "locomo", "psoups")
 TASKS = (
     "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
@@ -25,6 +26,10 @@ TASKS = (
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
+DRY_TASKS = [
+    pytest.param(name, marks=pytest.mark.variants if name in ONE_OF_A_KIND else pytest.mark.slow)
+    for name in TASKS
+]
 
 
 @pytest.fixture
@@ -111,8 +116,15 @@ def test_show_dry_says_where_a_reply_would_be_quoted(personabench: Command) -> N
     assert "2 call(s)" in text and "stands for an earlier reply" in text
 
 
-@pytest.mark.variants
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(
+            name, marks=pytest.mark.variants if name in ONE_OF_A_KIND else pytest.mark.slow
+        )
+        for name in TASKS
+    ],
+)
 def test_show_dry_prints_the_prompts_of_every_method_that_runs(
     personabench: Command, task: str
 ) -> None:

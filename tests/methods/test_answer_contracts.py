@@ -144,8 +144,13 @@ def test_other_methods_send_the_tasks_contract(
     check_cell(method, task, wording)
 
 
-@pytest.mark.variants
-@pytest.mark.parametrize("wording", ["full", "compact"])
+@pytest.mark.parametrize(
+    "wording",
+    [
+        pytest.param("full", marks=pytest.mark.variants),
+        pytest.param("compact", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("method", "task"),
     [
