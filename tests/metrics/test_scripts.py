@@ -15,6 +15,7 @@ from personabench.leaderboard.run_comparison import compare_runs
 from personabench.metrics.perseval import rouge_distance
 from personabench.metrics.scripts import LATIN, SPACED, split_words
 from personabench.metrics.text import ROUGE, rouge, rouge_with_variants
+from personabench.models.backends.scripted import Scripted
 from personabench.results.index import Run, read_published_runs, read_runs
 from personabench.run import runner
 from personabench.run.score_file import score_files
@@ -171,9 +172,15 @@ def test_published_results_without_the_variant_are_ranked_with_runs(tmp_path: Pa
         for run in read_published_runs(Path(__file__).parents[2] / "results")
         if run.summary.task == "lamp4"
     ]
-    asyncio.run(runner.run(options(tmp_path, "none", "lamp4")))
+    for run in published:
+        # As earlier versions published them.
+        for facts in (*run.summary.metrics.values(), run.summary.higher_is_better):
+            facts.pop("rouge-1-unicode", None)
+        run.summary.variants.pop("rouge-1-unicode", None)
+    # Words that only the variant counts.
+    backend = Scripted(answer=lambda request: "новости the")
+    asyncio.run(runner.run(options(tmp_path, "none", "lamp4"), backend=backend))
     (own_run,) = read_runs(tmp_path)
-    own_run.summary.metrics["official"]["rouge-1-unicode"] += 0.01
     (board,) = boards([*published, own_run])
     assert "rouge-1-unicode" in board.columns and len(board.rows) == len(published) + 1
     assert {row.scores.get("rouge-1-unicode") for row in board.rows if row.published} == {None}

@@ -60,7 +60,10 @@ def open_example(name: str) -> tuple[Task, Dataset]:
 
 
 def find_rules(task: Task, dataset: Dataset) -> Iterator[Method]:
-    for name in registry.list_entries("method"):
+    for name, entry in registry.list_entries("method").items():
+        # Others may need a package that is not installed.
+        if not entry.facts.get("rule"):
+            continue
         method: Method = registry.load_class("method", name)()
         # The right answers in disguise are no rule.
         if method.rule and name != "oracle" and not explain_misfit(method, task, dataset):
