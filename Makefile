@@ -31,7 +31,7 @@ test: $(VENV)/.installed-dev
 
 # Checks of every task, method and fault, of which make test runs a part.
 test-variants: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m variants -n auto --dist worksteal
+	$(BIN)/python -m pytest -m "variants and not slow" -n auto --dist worksteal
 
 # Kills, damage, faults and odd inputs by the hundred (docs/trust.md); the last lines say how many were tried and held.
 test-trust: $(VENV)/.installed-dev

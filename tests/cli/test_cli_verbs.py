@@ -17,7 +17,7 @@ from personabench.api import registry
 from personabench.metrics import meteor
 
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
-ONE_OF_A_KIND = ("lamp2m", "lamp3", "lamp4", "personamem", "prelude_summ", "locomo", "psoups")
+ONE_OF_A_KIND = ("lamp4", "personamem", "prelude_summ")
 TASKS = (
     "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),

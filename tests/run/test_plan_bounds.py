@@ -76,7 +76,7 @@ def fill(request: Request, name: str, number: int, size: int) -> str:
     return to_json(value)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.75, 1.0])
+@pytest.mark.parametrize("share", [pytest.param(0.1, marks=pytest.mark.slow), 0.75, 1.0])
 @pytest.mark.parametrize(("task", "method"), cells())
 def test_a_plan_contains_what_a_run_costs(
     tmp_path: Path, task: str, method: str, share: float
