@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 # One call at a time: llama.cpp's batches would change some answers from one demo to the next.
 demo: $(VENV)/.installed
-	@$(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0 --concurrency 1
+	@PERSONABENCH_THREADS=2 $(BIN)/personabench run --method none,rag --task lamp4 --model packaged:q8_0 --concurrency 1
 	@echo
 	@echo "That was a real 135M-parameter model on this machine, without and with eight records of each user's history."
 	@echo "The users are invented and easier than real ones: on LaMP-4's headlines the same model gains .02 to .03."
@@ -55,7 +55,7 @@ test-matrix: $(VENV)/.installed-dev
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 PERSONAMEM ?=
-REFERENCE_RUN = $(BIN)/personabench run --results $(REFERENCE_RUNS)
+REFERENCE_RUN = PERSONABENCH_THREADS=2 $(BIN)/personabench run --results $(REFERENCE_RUNS)
 REFERENCE_MODEL = --model packaged:q8_0 --concurrency 1
 
 leaderboard: $(VENV)/.installed

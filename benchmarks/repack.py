@@ -56,7 +56,7 @@ def change_setting(setting: str) -> None:
     elif typed is None:
         typed = int(value)
     if name == "threads":
-        local.free_cores = lambda: typed
+        local.count_threads = lambda: typed
         return
     if name == "n_parallel":
         local.SLOTS = local.Local.concurrency = typed

@@ -160,9 +160,6 @@ class Memory(Method):
         """
         return state
 
-    async def close(self) -> None:
-        """End the run: release everything that the memory holds elsewhere."""
-
     # The engine's part ---------------------------------------------------------------------------
 
     def split(self, history: Sequence[Record]) -> list[Batch]:

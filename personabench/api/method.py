@@ -95,6 +95,9 @@ class Method(ABC):
         super().__init_subclass__(**options)
         guard_methods(cls, METHOD)
 
+    async def close(self) -> None:
+        """End the run: release everything that the method holds elsewhere, such as on a server."""
+
     async def prepare(
         self,
         population: Population,

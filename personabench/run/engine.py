@@ -24,7 +24,6 @@ from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
 from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
-from personabench.api.memory import Memory
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
 from personabench.api.population import Population
@@ -223,8 +222,7 @@ class Engine:
                 try:
                     await self._run_workers(owed)
                 finally:
-                    if isinstance(self.method, Memory):
-                        await self.method.close()
+                    await self.method.close()
 
         return not self.progress.stopping
 

@@ -376,7 +376,7 @@ class _Execution:
                 **self.session.openings.provenance(self.session.model),
                 **engine.embedders.identities(),
                 **_describe_rubric(self.options),
-                **({"card": dict(self.options.card)} if self.options.card else {}),
+                **_describe_card(self.options),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,
@@ -412,6 +412,10 @@ def _describe_rubric(options: Options) -> dict[str, Any]:
     if options.rubric is None:
         return {}
     return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
+
+
+def _describe_card(options: Options) -> dict[str, Any]:
+    return {} if options.card is None else {"card": dict(options.card)}
 
 
 def _metrics_of_judge(task: Task) -> list[str] | None:

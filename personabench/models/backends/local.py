@@ -43,6 +43,7 @@ SLOTS = 4
 WINDOW = 8192
 PROMPT_CACHE = 512
 GLANCE = 0.2
+THREADS = "PERSONABENCH_THREADS"
 """Seconds over which the load of the machine is measured."""
 # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request describes.
 _NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0}
@@ -122,7 +123,7 @@ class Local(Backend):
         params.cache_ram_mib = PROMPT_CACHE
         # llama.cpp would otherwise shrink the window to the free memory, which changes results.
         params.fit_params = False
-        threads = free_cores()
+        threads = count_threads()
         params.cpuparams.n_threads = threads
         params.cpuparams_batch.n_threads = threads
         params.verbosity = 2
@@ -285,12 +286,29 @@ class ServerTokens(Tokens):
         return json.loads(reply.read())
 
 
+def count_threads() -> int:
+    """Return the number of threads: that of PERSONABENCH_THREADS, or else the free cores.
+
+    It changes the last digits of long prompts, and with them some greedy answers, so answers that
+    must be the same on a busy machine need a fixed number.
+
+    Raises:
+        UsageError: the variable holds no whole number above 0.
+    """
+    text = os.environ.get(THREADS, "").strip()
+    if not text:
+        return free_cores()
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{THREADS}={text}: write a whole number of threads, such as 2")
+    return int(text)
+
+
 def free_cores() -> int:
     """Choose the number of threads: all cores, fewer if other work fills more than half of them.
 
     With c cores of which a share l is busy, it is c - max(0, c l - c / 2), rounded, and never more
     than this process may run on: 2, 4 and 16 on idle machines of so many cores, half of them on
-    machines that are full.  The number does not change results.
+    machines that are full.
     """
     import psutil
 

@@ -23,7 +23,7 @@ from personabench.api.registry import load_class
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends import local
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.local import Local, find_model, free_cores
+from personabench.models.backends.local import THREADS, Local, count_threads, find_model, free_cores
 from personabench.models.client import Client
 from personabench.retrieval.embedders import Embedders
 from personabench.types import Message, Record, Request, Response, Sample, Sampling
@@ -407,3 +407,17 @@ def test_no_more_threads_are_used_than_the_process_may_run_on(
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5}, raising=False)
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 0.0)
     assert free_cores() == 2
+
+
+def test_a_fixed_number_of_threads_is_used_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 100.0)
+    monkeypatch.setenv(THREADS, "3")
+    assert count_threads() == 3
+    monkeypatch.setenv(THREADS, "")
+    assert count_threads() == free_cores()
+    for text in ("0", "-1", "two"):
+        monkeypatch.setenv(THREADS, text)
+        with pytest.raises(UsageError, match=f"{THREADS}={text}: write a whole number"):
+            count_threads()
