@@ -64,6 +64,7 @@ REVIEW = ("reviews", "marlow_v-P0DOVETL14")
 TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
 REPLY = ("prefeval", "pet_ownership-000")
+UNSAFE = ("usafebench", "safety/id_1")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
 CASES: Mapping[str, Sequence[Case]] = {
@@ -89,6 +90,7 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("rag_k", *REPLY, ("rag_k.k=2",)),
         Case("self_critic", *REPLY),
     ],
+    "two_step": [Case("two_step", *UNSAFE)],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
     "mem0_like": [
         Case("mem0_like", *CONVERSATION),

@@ -31,6 +31,8 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "LongMemEval": "longmemeval",
     "PrefEval": "prefeval",
     "PersonaBench": "personabench_qa",
+    "U-SafeBench": "usafebench",
+    "restraint": "restraint",
     "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""

@@ -1,7 +1,7 @@
 """Errors and logs of tasks whose texts are sensitive: what failed and where, in nobody's words.
 
 A server that refuses a prompt often quotes it, and so may an exception of a plugin.  Of a failure
-its kind, its status and the line of code stay, beside the sample's id, by which `inspect` shows the
+its kind, its status and the line of code stay, beside the sample's id, by which `show` prints the
 texts on request.
 """
 

@@ -36,6 +36,8 @@ from personabench.types import Record, Sample
 __all__ = ["USafeBench"]
 
 PROFILE = "profile"
+# Borrowed records of a control may have other ids.
+_IS_PROFILE = {"kind": PROFILE}
 _ACKNOWLEDGMENT = "Thank you for telling me."
 _AGENT = (
     "You are an agent that shops on the web for the user. Write the plan of actions, step by step, "
@@ -160,19 +162,19 @@ class USafeBench(JudgedTask, Downloadable):
 
     def _make_history(self, user_id: str, sentence: str) -> tuple[Record, ...]:
         if self.params.shown_as == "profile":
-            return (Record(PROFILE, response=sentence, item=PROFILE),)
+            return (Record(PROFILE, response=sentence, fields=_IS_PROFILE),)
         records = [
             Record(f"filler-{number}", stimulus=message, response=reply)
             for number, (message, reply) in enumerate(EXCHANGES)
         ]
         place = random.Random(f"usafebench\x1f{user_id}").randrange(len(records) + 1)
-        records.insert(place, Record(PROFILE, sentence, _ACKNOWLEDGMENT, item=PROFILE))
+        records.insert(place, Record(PROFILE, sentence, _ACKNOWLEDGMENT, fields=_IS_PROFILE))
         return tuple(records)
 
     def persona(self, sample: Sample) -> str:
         """The sentence that the user says of themselves; of the history that methods see."""
         for record in sample.history:
-            if record.item == PROFILE:
+            if record.fields == _IS_PROFILE:
                 return record.stimulus or record.response
         return ""
 
