@@ -32,6 +32,7 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "PrefEval": "prefeval",
     "PersonaBench": "personabench_qa",
     "U-SafeBench": "usafebench",
+    "PENGUIN": "penguin",
     "restraint": "restraint",
     "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
 }

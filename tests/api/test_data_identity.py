@@ -34,6 +34,7 @@ GOLDEN = {
     "lamp7": "71714c624217dd07",
     "locomo": "d0819579d417a080",
     "longmemeval": "b28d8749b18cc7e3",
+    "penguin": "6016479fc298ab98",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
@@ -156,7 +157,7 @@ def change_letter(path: Path) -> None:
         path.write_text(json.dumps(golds))
         return
     fields = "abstract|input|instruction|text|description|content|preference"
-    field = "local_context|justification" if path.stem == "train" else fields
+    field = "local_context|justification|query" if path.stem == "train" else fields
     changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
     assert count == 1, path
     path.write_text(changed)
