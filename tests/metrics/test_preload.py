@@ -9,7 +9,6 @@ import pytest
 
 from personabench.metrics.metric import Metric
 from personabench.metrics.preload import preload
-from personabench.metrics.text import ROUGE
 
 
 def test_the_modules_of_metrics_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,8 +17,8 @@ def test_the_modules_of_metrics_are_loaded(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(tmp_path)
     missing = Metric("missing", imports=("no_such_package", "broken_scorer", "slow_scorer"))
     try:
-        preload([*ROUGE, missing])
+        preload([missing])
         assert sys.modules["slow_scorer"].READY
-        assert {"numpy", "absl.logging"} <= sys.modules.keys()
+        assert "numpy" in sys.modules
     finally:
         sys.modules.pop("slow_scorer", None)
