@@ -97,6 +97,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "amem_like": [Case("amem_like", *CONVERSATION)],
     "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
     "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
+    "self_recheck": [Case("rag+self_recheck", *HEADLINE, ("rag.k=2",))],
 }
 
 

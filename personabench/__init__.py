@@ -37,6 +37,7 @@ _MODULES = {
     "Tokens": "models.tokens",
     "Vocabulary": "api.wording",
     "Wording": "api.wording",
+    "Wrapper": "api.wrapper",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -83,6 +84,7 @@ __all__ = [
     "User",
     "Vocabulary",
     "Wording",
+    "Wrapper",
     "__version__",
     "comparison_record",
     "read_rows",
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
     from personabench.api.rows import read_rows
     from personabench.api.task import Task
     from personabench.api.wording import Rendered, Vocabulary, Wording
+    from personabench.api.wrapper import Wrapper
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.metrics.metric import Metric
     from personabench.models.roles import Role
