@@ -16,6 +16,7 @@ from personabench.errors import UsageError
 from personabench.leaderboard import Board
 from personabench.leaderboard.curves import curves, families, format_x
 from personabench.leaderboard.row import Row
+from personabench.leaderboard.rows import lacks_donors
 from personabench.report.groups import ReportRow
 from personabench.report.protocol import protocol
 from personabench.report.user_scores import user_gains
@@ -268,7 +269,12 @@ class _Drawing:
             return row.method, str(sorted(row.params.items())), row.model
 
         own = {key(row): row for row in self.rows if row.history == "own"}
-        shuffled = {key(row): row for row in self.rows if row.history == "shuffled"}
+        # A run that got nobody's records is no control.
+        shuffled = {
+            key(row): row
+            for row, entry in self._with_entries()
+            if row.history == "shuffled" and not lacks_donors(entry)
+        }
         pairs = [(own[name], shuffled[name]) for name in own if name in shuffled]
         if not pairs:
             raise UsageError(
