@@ -71,9 +71,7 @@ def is_imported(run: Run) -> bool:
 
 def lacks_donors(entry: Entry) -> bool:
     """Whether a run with shuffled histories got records of another user for no sample at all."""
-    return any(
-        0 < run.summary.n <= run.summary.counters.get("no_donor", 0) for run in entry.runs
-    )
+    return any(0 < run.summary.n <= run.summary.counters.get("no_donor", 0) for run in entry.runs)
 
 
 def metric_directions(runs: Iterable[Run]) -> dict[str, bool]:

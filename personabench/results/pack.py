@@ -36,8 +36,8 @@ _TEXTS = ("artifacts", "attempts", "states")
 class PackedData(msgspec.Struct, frozen=True):
     """The data of packed runs: the hash that runs record, and the SHA-256 of each file.
 
-    `path` is relative to the pack, and empty if the data is not in it.  `files` is empty if the data
-    had moved or changed since the run: other files prove nothing about it.
+    `path` is relative to the pack, and empty if the data is not in it.  `files` is empty if the
+    data had moved or changed since the run: other files prove nothing about it.
     """
 
     data_hash: str

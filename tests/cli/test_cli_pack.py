@@ -162,7 +162,9 @@ def test_the_files_of_a_moved_benchmark_are_hashed_where_they_are(
     mine.mkdir()
     (mine / "dev_questions.json").write_text(json.dumps(questions))
     (mine / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}))
-    assert personabench("run", "-t", "lamp4", "--data", mine, "-m", "rag", "-b", "scripted").code == 0
+    assert (
+        personabench("run", "-t", "lamp4", "--data", mine, "-m", "rag", "-b", "scripted").code == 0
+    )
     shutil.move(mine, tmp_path / "moved")
     forgetful()
     ended = personabench("pack", "-o", "packed", "--data", "moved")
