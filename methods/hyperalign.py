@@ -19,12 +19,15 @@ from personabench.hashing import fold_text
 from personabench.methods.parsed_reply import request_parsed
 from personabench.methods.rpm.pairs import select_visible_records
 from personabench.methods.rpm.replies import read_rows, to_whole_number
+from personabench.models.client import encodable
 from personabench.models.json_reply import JsonScanner
 
 PROMPTS = PromptFile(__file__, "hyperalign.prompts.toml")
 SUPPORT = {"supports": 1, "neutral": 0, "contradicts": -1}
 # One text shows no habit.
 FEWEST_RECORDS = 2
+_LIST = re.compile(r"\[\s*(?=\")")
+_STRING = re.compile(r'[\s,]*"((?:[^"\\]|\\.)*)"(?=\s*(?:[,\]]|\Z))', re.DOTALL)
 _BULLET = re.compile(r"^(?:[-*•–]|\d{1,3}[.)])[^\S\n]+")
 
 
@@ -179,34 +182,38 @@ class HyPerAlign(Method):
 
 def read_hypotheses(text: str) -> list[str]:
     """The hypotheses of a reply, each once: a JSON list, else bullets, else lines; [] for prose."""
-    rows = _read_json_texts(text)
-    if not rows:
-        lines = [line.strip() for line in text.splitlines()]
-        bullets = [line for line in lines if _BULLET.match(line)]
-        # A list that was truncated is no JSON, but its lines are strings.
-        strings = [line for line in lines if line.startswith('"')]
-        rows = bullets or strings or lines
-        rows = [_BULLET.sub("", row).strip("[]\"', ") for row in rows]
-        rows = [row for row in rows if row]
-        if len(rows) < 2 and not (bullets or strings):
-            return []
-
+    rows = _read_json_texts(text) or _read_lines(text)
     unique: dict[str, str] = {}
     for row in rows:
-        line = " ".join(row.split())
-        unique.setdefault(fold_text(line), line)
+        unique.setdefault(fold_text(row), " ".join(row.split()))
     unique.pop("", None)
     return list(unique.values())
 
 
 def _read_json_texts(text: str) -> list[str]:
-    """The texts of the first JSON list that has some."""
+    """The texts of the first JSON list that has some, or the whole ones of a truncated list."""
     for value in JsonScanner(text).read_all():
         if isinstance(value, list):
             texts = [row for row in value if isinstance(row, str) and row.strip()]
             if texts:
-                return texts
-    return []
+                return [encodable(row) for row in texts]
+
+    opening = _LIST.search(text)
+    position = opening.end() if opening else len(text)
+    texts = []
+    while match := _STRING.match(text, position):
+        texts.append(match[1].replace('\\"', '"'))
+        position = match.end()
+    return texts
+
+
+def _read_lines(text: str) -> list[str]:
+    """The bullets of a text, else its lines; a single line is prose."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    bullets = [_BULLET.sub("", line) for line in lines if _BULLET.match(line)]
+    if bullets:
+        return bullets
+    return lines if len(lines) > 1 else []
 
 
 def read_verdicts(text: str, count: int) -> dict[int, int] | None:

@@ -36,6 +36,7 @@ _COMMON = (
 _LONGEST_NAME = 4
 # A line of fewer words may consist of names.
 _HEADLINE_WORDS = 4
+_HEADLINE_SHARE = 0.6
 
 
 class Entity(TypedDict):
@@ -200,7 +201,7 @@ def _find_runs(text: str) -> Iterator[Run]:
         tokens: list[str] = _TOKEN.findall(line)
         words = [token for token in tokens if token[0].isalnum()]
         capitals = sum(word[0].isupper() for word in words)
-        if len(words) >= _HEADLINE_WORDS and capitals > len(words) / 2:
+        if len(words) >= _HEADLINE_WORDS and capitals > _HEADLINE_SHARE * len(words):
             continue
 
         run: list[str] = []
