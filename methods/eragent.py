@@ -301,9 +301,7 @@ def _format_question(sample: Sample, rewrite: Rewrite, ctx: Context) -> str:
 
 def _format_notes(profile: Mapping[str, str], question: str, ctx: Context) -> str:
     # A stored profile is sorted by name, a new one is not.
-    parts = [
-        f"{name.capitalize()}: {profile[name]}" for name in PROFILE_FIELDS if name in profile
-    ]
+    parts = [f"{name.capitalize()}: {profile[name]}" for name in PROFILE_FIELDS if name in profile]
     notes = ctx.part(PROMPTS, "notes", profile="\n".join(parts)) if parts else ""
     clarified = ctx.part(PROMPTS, "clarified", question=question) if question else ""
     return "\n\n".join(filter(None, [notes, clarified]))

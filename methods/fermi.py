@@ -215,14 +215,18 @@ class Search:
         p = self.params
         ctx = self.ctx.profiling()
         max_tokens = p.n_prompts * (p.prompt_max_tokens + _MARKUP_TOKENS)
-        # Only the first prompt's failures are written out, and the oldest are dropped first.
+        # Only the first prompt's failures are written out, the newest first: a small window drops
+        # the oldest failures, then the oldest demonstrations.
         failures = memory[0].find_failures(self.threshold)[::-1][: p.failures_shown]
-        records = [self.pairs[index].record for index in failures]
-        messages = ctx.fit(
-            lambda fitted: self._write_prompt(memory, failures[: len(fitted)], ctx),
-            records,
-            max_tokens,
-        )
+        demonstrations = self.demonstrations[::-1]
+        records = [*demonstrations, *(self.pairs[index].record for index in failures)]
+
+        def build(fitted: Sequence[Record]) -> tuple[Message, ...]:
+            count = max(0, len(fitted) - len(demonstrations))
+            shown = demonstrations[: len(fitted)][::-1]
+            return self._write_prompt(memory, shown, failures[:count], ctx)
+
+        messages = ctx.fit(build, records, max_tokens)
         replies = await request_parsed(
             "optimizer",
             messages,
@@ -254,10 +258,11 @@ class Search:
     def _write_prompt(
         self,
         memory: Sequence[ScoredPrompt],
+        records: Sequence[Record],
         failures: Sequence[int],
         ctx: Context,
     ) -> tuple[Message, ...]:
-        demonstrations = "\n\n".join(map(ctx.task.describe, self.demonstrations))
+        demonstrations = "\n\n".join(map(ctx.task.describe, records))
         entries = [self._describe_first(memory[0], failures, ctx)]
         entries += [self._describe_later(prompt, failures, ctx) for prompt in memory[1:]]
         return ctx.prompt(

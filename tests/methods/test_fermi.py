@@ -300,6 +300,21 @@ async def test_a_small_window_drops_the_oldest_failures_first(tmp_path: Path) ->
     numbers = re.findall(r"\((\d+)\)", optimizer.messages[1].content)
     assert ctx.flags["records_dropped"] > 0
     assert 0 < len(numbers) < 16 and numbers[-1] == "20"
+    # Demonstrations are dropped only when no failure is left.
+    assert "item0" in optimizer.messages[1].content
+
+    small = ScriptedTask(
+        tmp_path / "small",
+        [stars(24)],
+        Stars(),
+        answer=Optimizer(lambda request: "5", 1),
+        window=330,
+    )
+    _, _, requests = await small.ask(Fermi(params), question([stars(24)]))
+    (optimizer,) = (request for request in requests if kind(request) == "optimizer")
+    assert "(" not in optimizer.messages[1].content
+    items = re.findall(r"item(\d+)", optimizer.messages[1].content)
+    assert 0 < len(items) < 4 and items[-1] == "3"
 
 
 async def test_records_without_a_stimulus_get_a_neutral_one(tmp_path: Path) -> None:
