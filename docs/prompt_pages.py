@@ -63,6 +63,7 @@ HEADLINE = ("lamp4", "310")
 REVIEW = ("reviews", "marlow_v-P0DOVETL14")
 TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
+TWEET = ("lamp7", "610")
 REPLY = ("prefeval", "pet_ownership-000")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
@@ -90,6 +91,19 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("self_critic", *REPLY),
     ],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
+    "hyperalign": [
+        Case("hyperalign", *HEADLINE, ("hyperalign.select=validate", "hyperalign.n_validation=1")),
+        Case("hyperalign", *TAG),
+    ],
+    "fermi": [
+        Case("fermi", *TAG, ("fermi.rounds=2", "fermi.n_prompts=2")),
+        Case("fermi", *TWEET, ("fermi.rounds=0",)),
+    ],
+    "k_lamp": [
+        Case("k_lamp", *HEADLINE),
+        Case("k_lamp", *HEADLINE, ("k_lamp.policy=unfamiliar",)),
+    ],
+    "eragent": [Case("eragent", *HEADLINE, ("eragent.k=2",))],
     "mem0_like": [
         Case("mem0_like", *CONVERSATION),
         Case("mem0_like", *CONVERSATION, ("mem0_like.mode=additive",)),

@@ -14,7 +14,17 @@ from typing import Any
 from personabench.api import defaults, prompts
 from personabench.errors import visible
 from personabench.leaderboard import formats
-from personabench.methods import cicl, compsum, drp, summary, trivial
+from personabench.methods import (
+    cicl,
+    compsum,
+    drp,
+    eragent,
+    fermi,
+    hyperalign,
+    k_lamp,
+    summary,
+    trivial,
+)
 from personabench.methods.cipher import prompts as cipher
 from personabench.methods.dpl import prompts as dpl
 from personabench.methods.rpm import factors, replies
@@ -94,6 +104,13 @@ READERS: Mapping[str, Reader] = {
     "rpm.find_marked_answer": replies.find_marked_answer,
     "rpm.to_whole_number": replies.to_whole_number,
     "rpm.tokens": factors._tokens,
+    "hyperalign.read_hypotheses": hyperalign.read_hypotheses,
+    "hyperalign.read_verdicts": lambda content: hyperalign.read_verdicts(content, 5),
+    "fermi.read_prompts": fermi.read_prompts,
+    "eragent.read_profile": eragent.read_profile,
+    "eragent.read_rewrite": eragent.read_rewrite,
+    "eragent.read_label": eragent.read_label,
+    "k_lamp.find_entities": lambda content: k_lamp.find_entities([content]),
     "summary.label": lambda content: summary._LABEL.sub("", content, count=1),
     "trivial.words": trivial._words,
     # Judges
