@@ -73,7 +73,7 @@ def read_stored_rows(paths: Sequence[Path]) -> Iterator[StoredRow]:
 
 def _read_parquet(path: Path) -> Iterator[StoredRow]:
     # Imported here: only real data are stored in this form.
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     number = 0

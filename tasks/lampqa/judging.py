@@ -116,8 +116,10 @@ def read_score(reply: str) -> int | None:
     score = None if last is None else last.get(KEY)
     if isinstance(score, str) and score.strip() in ("0", "1", "2"):
         return int(score)
-    is_number = isinstance(score, int) and not isinstance(score, bool)
-    return score if is_number and 0 <= score <= BEST else None
+    # True and False are numbers to Python.
+    if not isinstance(score, int) or isinstance(score, bool):
+        return None
+    return score if 0 <= score <= BEST else None
 
 
 def find_last_object(text: str) -> Mapping[str, Any] | None:
