@@ -501,8 +501,8 @@ class Context(Caller):
     ) -> list[Record]:
         """Retrieve the k best records of the sample's visible history, best first.
 
-        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
-        recency+dense.  Query and document texts are the task's, and so is the tokenizer of
+        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids),
+        recency+dense or file-order.  Query and document texts are the task's, and so is the tokenizer of
         bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
         query under bm25 the flag `bm25_no_match`.
 

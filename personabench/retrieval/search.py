@@ -31,6 +31,7 @@ SEARCHES: tuple[str, ...] = (
     "random",
     "ranked",
     "recency+dense",
+    "file-order",
 )
 
 
@@ -61,6 +62,7 @@ async def search(
     - ranked: in the order of `ranking`, record ids best first.  Ids of no record, repeated ids and
       records without a rank are left out and counted by `flag` as `ranked_unknown_ids`,
       `ranked_repeated_ids`, `ranked_missing_ids`.
+    - file-order: the last records of the history first, whatever their dates.
     - recency+dense: the k // 2 best by dense, then the k // 2 newest; repeats are dropped and the
       rest filled from the dense order.
 
@@ -97,6 +99,8 @@ async def search(
             indices = rng.sample(range(len(records)), k)
         case "ranked":
             indices = _order_by_rank(records, ranking, document, flag)[:k]
+        case "file-order":
+            indices = list(range(len(records) - 1, -1, -1))[:k]
         case _:
             newest = _order_by_date(records)[: k // 2]
             similarities = await _compute_similarities(records, query, document, embed)

@@ -143,6 +143,8 @@ DATA = {
     "prefdisco_warm": TASKS / "prefdisco" / "sample",
     "prelude_email": TASKS / "prelude" / "sample",
     "reviews": TASKS / "reviews" / "sample",
+    "lampqa": TASKS / "lampqa" / "sample",
+    "longlamp_topic": TASKS / "longlamp" / "sample",
     "locomo": TASKS / "locomo" / "sample",
     "longmemeval": TASKS / "longmemeval" / "sample",
     "personabench_qa": TASKS / "personabench_qa" / "sample",
