@@ -33,6 +33,7 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "PersonaBench": "personabench_qa",
     "LongLaMP": "longlamp",
     "LaMP-QA": "lampqa",
+    "ALOE": "aloe",
     "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""

@@ -32,6 +32,8 @@ from personabench.models.backends import redaction, refusals, status, windows
 from personabench.models.backends.dialect import Dialect, unfenced
 from personabench.retrieval import tokenizers
 from personabench.tasks import lampqa
+from personabench.tasks.aloe import judging as aloe
+from personabench.tasks.aloe import wording as aloe_wording
 from personabench.tasks.lamp import forms, records, scoring
 from personabench.tasks.lampqa import judging as lampqa_judging
 from personabench.tasks.locomo import judging as locomo
@@ -106,6 +108,7 @@ READERS: Mapping[str, Reader] = {
     "rubrics.read_selection": _selection,
     "personafeedback.read_choice": personafeedback.read_choice,
     "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
+    "aloe.read_score": aloe.read_score,
     "lampqa.read_score": lampqa_judging.read_score,
     "locomo.read_verdict": locomo.read_verdict,
     "longmemeval.read_verdict": longmemeval.read_verdict,
@@ -115,6 +118,7 @@ READERS: Mapping[str, Reader] = {
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
     "prefdisco.compare_result": lambda content: grading.compare_result(RESULT, content),
     # Tasks
+    "aloe.clean_message": aloe_wording.clean_message,
     "lampqa.read_answer": lampqa.read_answer,
     "prefdisco.parse_json_object": wording.parse_json_object,
     "prefdisco.parse_reply": conversation.parse_reply,

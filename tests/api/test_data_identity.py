@@ -23,6 +23,7 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
+    "aloe": "eb6758da9722cf23",
     "community_alignment": "5b1b29b76ea23211",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
@@ -56,18 +57,19 @@ GOLDEN = {
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
 # PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
-# PrefEval's files share rows, a history of Community Alignment is the earlier rows, and LongLaMP's
-# rows have no ids.
+# PrefEval's files share rows, a history of Community Alignment is the earlier rows, LongLaMP's rows
+# have no ids, and ALOE combines the first texts of two lists.
 LONGLAMP = ("longlamp_abstract", "longlamp_email", "longlamp_review", "longlamp_topic")
 ORDERED = (
     *PRELUDE,
     *LONGLAMP,
+    "aloe",
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
     *("prefeval", "prefeval_gen"),
 )
 # Not every file of their example data is read, and all that is read is hashed as samples.
 PREFERENCES = ("community_alignment", "personalllm", "prism", "psoups")
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP)
+HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP, "aloe")
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:

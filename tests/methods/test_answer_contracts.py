@@ -51,6 +51,7 @@ CONTRACTS = {
     "prelude_summ": ("Answer with the summary and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
     # The user's message is answered as it is, in any form.
+    "aloe": (),
     "personamem_v2_gen": (),
     # Problems are answered in any form.
     "prefdisco": (),

@@ -135,6 +135,7 @@ def edit_file(path: Path, kind: str, where: list[float], new: Any) -> None:
 
 
 DATA = {
+    "aloe": TASKS / "aloe" / "sample",
     "lamp3": TASKS / "lamp" / "sample" / "lamp3",
     "lamp4": TASKS / "lamp" / "sample" / "lamp4",
     "personamem": TASKS / "personamem" / "sample",
