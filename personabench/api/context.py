@@ -502,9 +502,9 @@ class Context(Caller):
         """Retrieve the k best records of the sample's visible history, best first.
 
         `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids),
-        recency+dense or file-order.  Query and document texts are the task's, and so is the tokenizer of
-        bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
-        query under bm25 the flag `bm25_no_match`.
+        recency+dense or file-order.  Query and document texts are the task's, and so is the
+        tokenizer of bm25.  An empty history raises the flag `empty_profile`, one that shares no
+        token with the query under bm25 the flag `bm25_no_match`.
 
         Raises:
             TypeError: an argument of the wrong type.

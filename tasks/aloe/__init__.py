@@ -27,7 +27,7 @@ from personabench.models.tokens import Tokens
 from personabench.tasks.aloe import judging, scoring
 from personabench.tasks.aloe.files import read_cases
 from personabench.tasks.aloe.wording import OPENING, clean_message, word_role
-from personabench.types import Message, Record, Sample
+from personabench.types import Message, Record, Sample, Try
 
 __all__ = ["Aloe"]
 
@@ -187,6 +187,7 @@ class Aloe(DialogueTask, JudgedTask):
                 temperature=self.params.simulator_temperature,
                 repeat=attempt,
                 accept=lambda reply: bool(clean_message(reply)),
+                attempt=Try(attempt, 2),
             )
             message = clean_message(text)
             if message:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from personabench.hashing import digest
-from personabench.metrics.judges.ask import Judge
 from personabench.metrics.judges.fence import RULE, Fence
 from personabench.metrics.judges.verdict_reader import strip_thoughts
 from personabench.models.json_reply import JsonScanner
+from personabench.models.roles import Role
 from personabench.tasks.lampqa.files import Aspect
-from personabench.types import Message
+from personabench.types import Message, Try
 
 OFFICIAL_JUDGE = "qwen2.5-32b-instruct"
 BEST = 2
@@ -61,7 +61,7 @@ class QuestionScore(NamedTuple):
 
 
 async def judge_aspects(
-    judge: Judge,
+    judge: Role,
     question: str,
     narrative: str,
     answer: str,
@@ -83,7 +83,7 @@ async def judge_aspects(
 
 
 async def _judge_aspect(
-    judge: Judge, question: str, narrative: str, answer: str, aspect: Aspect, retries: int
+    judge: Role, question: str, narrative: str, answer: str, aspect: Aspect, retries: int
 ) -> AspectScore:
     texts = (question, narrative, aspect.aspect, aspect.reason, aspect.evidence)
     fence = Fence(*texts, answer)
@@ -100,6 +100,7 @@ async def _judge_aspect(
             temperature=min(round(attempt * _STEP, 1), 1.0),
             repeat=attempt,
             accept=lambda text: read_score(text) is not None,
+            attempt=Try(attempt, retries + 1),
         )
         score = read_score(reply)
         if score is not None:

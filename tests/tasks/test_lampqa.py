@@ -25,6 +25,7 @@ from personabench.run.options import Options
 from personabench.run.runner import run
 from personabench.tasks import lampqa
 from personabench.tasks.lampqa import LampQA, judging
+from personabench.tasks.lampqa.__main__ import main
 from personabench.testing import trial
 from personabench.types import Request
 
@@ -313,6 +314,24 @@ def test_acceptance_15_judging_again_makes_no_call_and_judges_are_not_mixed(
     other = judged(tmp_path, "rag", "stern")[0]
     with pytest.raises(UsageError, match="judge"):
         compare_runs(Run(first.summary, first.folder), Run(other.summary, other.folder))
+
+
+def test_acceptance_13_the_result_file_has_the_ids_of_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outcome, _ = judged(tmp_path)
+    assert main([str(outcome.folder)]) == 0
+    written = json.loads(capsys.readouterr().out)
+    ids = {name for name, _ in LampQA().open("test", None).index()}
+    assert {question["id"] for question in written["per_question_scores"]} == ids
+    assert written["score"] == 0.5
+    question = written["per_question_scores"][0]
+    sample = next(s for s in LampQA().open("test", None).samples() if s.id == question["id"])
+    assert (
+        question["score"] == 0.5 and [detail["score"] for detail in question["details"]] == [1] * 3
+    )
+    names = [aspect.aspect for aspect in lampqa.read_aspects(sample)]
+    assert [detail["aspect"] for detail in question["details"]] == names
 
 
 @pytest.mark.parametrize(
