@@ -110,8 +110,8 @@ class Aloe(DialogueTask, JudgedTask):
             yield Sample(
                 case.id,
                 user_id=case.id,
-                # Of every case alike: nothing is known of a user before the first message.
-                input="(The user begins the conversation.)",
+                # What the simulated user gets in place of a first reply, alike for all cases.
+                input=OPENING,
                 hidden={"profile": case.profile, "personality": case.personality},
             )
 
@@ -174,7 +174,7 @@ class Aloe(DialogueTask, JudgedTask):
     ) -> str:
         """The user's next message, requested once more if nothing is left of it."""
         role = word_role(sample.hidden["profile"], sample.hidden["personality"])
-        messages = [Message("system", role), Message("user", OPENING)]
+        messages = [Message("system", role), Message("user", sample.input)]
         for turn in turns:
             messages.append(Message("assistant", turn["user"]))
             messages.append(Message("user", turn["reply"] or "(no reply)"))

@@ -260,7 +260,7 @@ class LampQA(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}"
             )
         if self.params.template == "plain":
-            answer = strip_chatter(output) if scorer == "lenient" else strip_reasoning(output)
+            answer = strip_chatter(output) if scorer == "lenient" else output
             return answer.strip() or None
         answer_in_form = read_answer(output)
         if answer_in_form is None and scorer == "lenient":

@@ -25,7 +25,7 @@ from personabench.errors import DataError, UsageError
 from personabench.hashing import fold_text
 from personabench.metrics import meteor
 from personabench.metrics.metric import Value
-from personabench.metrics.text import strip_chatter, strip_reasoning
+from personabench.metrics.text import strip_chatter
 from personabench.models.tokens import Tokens
 from personabench.tasks.longlamp import prompts, scoring
 from personabench.tasks.longlamp.forms import FORMS, Form, parse_split
@@ -172,7 +172,7 @@ class _LongLamp(Task, Audited, Downloadable):
             raise UsageError(
                 f"{self.name} has no scorer '{scorer}'; it has: {', '.join(self.scorers)}"
             )
-        text = strip_chatter(output) if scorer == "lenient" else strip_reasoning(output)
+        text = strip_chatter(output) if scorer == "lenient" else output
         return text.strip() or None
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:

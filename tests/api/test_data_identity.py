@@ -23,7 +23,7 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
-    "aloe": "eb6758da9722cf23",
+    "aloe": "676034a3a028bff3",
     "community_alignment": "5b1b29b76ea23211",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
@@ -35,7 +35,7 @@ GOLDEN = {
     "lamp7": "71714c624217dd07",
     "lampqa": "eb1b64e11f38efc9",
     "locomo": "d0819579d417a080",
-    "longlamp_abstract": "af8ae31dd05b2329",
+    "longlamp_abstract": "f4438e733bebb118",
     "longlamp_email": "78f51a4b47b6e233",
     "longlamp_review": "e803606cda656a9c",
     "longlamp_topic": "dadf3c9f6eb898fb",
