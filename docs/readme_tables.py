@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 
 FAMILIES: dict[str, str | tuple[str, ...]] = {
-    "LaMP 1-7": "lamp",
+    "LaMP 1-7": tuple(f"lamp{number}" for number in range(1, 8)),
     "PersonaMem": "personamem",
     "PrefDisco": "prefdisco",
     "PRELUDE": "prelude",
@@ -31,6 +31,9 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "LongMemEval": "longmemeval",
     "PrefEval": "prefeval",
     "PersonaBench": "personabench_qa",
+    "LongLaMP": "longlamp",
+    "LaMP-QA": "lampqa",
+    "ALOE": "aloe",
     "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""

@@ -41,7 +41,11 @@ from personabench.models import probe, reply, usage
 from personabench.models.backends import redaction, refusals, status, windows
 from personabench.models.backends.dialect import Dialect, unfenced
 from personabench.retrieval import tokenizers
+from personabench.tasks import lampqa
+from personabench.tasks.aloe import judging as aloe
+from personabench.tasks.aloe import wording as aloe_wording
 from personabench.tasks.lamp import forms, records, scoring
+from personabench.tasks.lampqa import judging as lampqa_judging
 from personabench.tasks.locomo import judging as locomo
 from personabench.tasks.longmemeval import judging as longmemeval
 from personabench.tasks.personamem import scoring as personamem
@@ -121,6 +125,8 @@ READERS: Mapping[str, Reader] = {
     "rubrics.read_selection": _selection,
     "personafeedback.read_choice": personafeedback.read_choice,
     "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
+    "aloe.read_score": aloe.read_score,
+    "lampqa.read_score": lampqa_judging.read_score,
     "locomo.read_verdict": locomo.read_verdict,
     "longmemeval.read_verdict": longmemeval.read_verdict,
     "prefeval.read_answer": prefeval.read_answer,
@@ -129,6 +135,8 @@ READERS: Mapping[str, Reader] = {
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
     "prefdisco.compare_result": lambda content: grading.compare_result(RESULT, content),
     # Tasks
+    "aloe.clean_message": aloe_wording.clean_message,
+    "lampqa.read_answer": lampqa.read_answer,
     "prefdisco.parse_json_object": wording.parse_json_object,
     "prefdisco.parse_reply": conversation.parse_reply,
     "lamp.parse_label": lambda content: scoring.parse(

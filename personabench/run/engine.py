@@ -62,7 +62,7 @@ from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspend
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample, User
+from personabench.types import ONLY_TRY, Phase, Prediction, Sample, Try, User
 
 _log = logging.getLogger("personabench")
 
@@ -330,22 +330,28 @@ class Engine:
         if self.observe is not None:
             self.observe(position, prediction)
 
-    async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
+    async def _answer(
+        self, sample: Sample, attempt: Attempt, ctx: Context | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
         attempt.profile, state = await self._profiles.get(view)
-        return await self.method.predict(view, state, attempt.ctx), {}
+        return await self.method.predict(view, state, ctx or attempt.ctx), {}
 
-    async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
-        async def reply(variant: Sample) -> str:
-            attempt.history = variant.history
-            answer, _ = await self._answer(variant, attempt)
+    async def _converse(self, sample: Sample, whole: Attempt) -> tuple[str, Mapping[str, Any]]:
+        async def reply(
+            variant: Sample, /, attempt: Try = ONLY_TRY, temperature: float | None = None
+        ) -> str:
+            whole.history = variant.history
+            ctx = whole.ctx.repeating(attempt, temperature)
+            answer, _ = await self._answer(variant, whole, ctx)
+            whole.ctx.cited = ctx.cited
             return encodable(require_text(answer))
 
         if not isinstance(self.task, DialogueTask):
             raise UsageError(
                 f"task {self.task.name} has protocol 'dialogue' but no method `converse`"
             )
-        return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
+        return await self.task.converse(sample, reply, whole.ctx, whole.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
         """A user's owed rounds.

@@ -23,6 +23,7 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
+    "aloe": "676034a3a028bff3",
     "community_alignment": "5b1b29b76ea23211",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
@@ -32,7 +33,12 @@ GOLDEN = {
     "lamp5": "984aea32d94bd29d",
     "lamp6": "39e936d8ca34a066",
     "lamp7": "71714c624217dd07",
+    "lampqa": "eb1b64e11f38efc9",
     "locomo": "d0819579d417a080",
+    "longlamp_abstract": "f4438e733bebb118",
+    "longlamp_email": "78f51a4b47b6e233",
+    "longlamp_review": "e803606cda656a9c",
+    "longlamp_topic": "dadf3c9f6eb898fb",
     "longmemeval": "b28d8749b18cc7e3",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
@@ -51,15 +57,19 @@ GOLDEN = {
 }
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
 # PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
-# PrefEval's files share rows, and a history of Community Alignment is the earlier rows.
+# PrefEval's files share rows, a history of Community Alignment is the earlier rows, LongLaMP's rows
+# have no ids, and ALOE combines the first texts of two lists.
+LONGLAMP = ("longlamp_abstract", "longlamp_email", "longlamp_review", "longlamp_topic")
 ORDERED = (
     *PRELUDE,
+    *LONGLAMP,
+    "aloe",
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
     *("prefeval", "prefeval_gen"),
 )
 # Not every file of their example data is read, and all that is read is hashed as samples.
 PREFERENCES = ("community_alignment", "personalllm", "prism", "psoups")
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
+HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP, "aloe")
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:

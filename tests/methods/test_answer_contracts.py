@@ -35,7 +35,12 @@ CONTRACTS = {
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),
     "lamp7": ("without any explanation", "Reply with the tweet only"),
+    "lampqa": ("Reply with a fenced JSON object",),
     "locomo": ("Answer with a short phrase",),
+    "longlamp_abstract": ("Answer with the text of the abstract and nothing else",),
+    "longlamp_email": ("Answer with the text of the email and nothing else",),
+    "longlamp_review": ("Answer with the text of the review and nothing else",),
+    "longlamp_topic": ("Answer with the text of the post and nothing else",),
     "longmemeval": ("Answer in one or two sentences",),
     "personabench_qa": ("Answer with the names or values alone",),
     "personamem": ("<final_answer>",),
@@ -46,6 +51,7 @@ CONTRACTS = {
     "prelude_summ": ("Answer with the summary and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
     # The user's message is answered as it is, in any form.
+    "aloe": (),
     "personamem_v2_gen": (),
     # Problems are answered in any form.
     "prefdisco": (),

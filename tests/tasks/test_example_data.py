@@ -34,6 +34,8 @@ FEWER_USERS = {
 }
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
+    "aloe",
+    "lampqa",
     "longmemeval",
     "personamem_v2_gen",
     "prefdisco",
