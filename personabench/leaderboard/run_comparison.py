@@ -10,7 +10,14 @@ import msgspec
 
 from personabench.api import registry
 from personabench.errors import PersonabenchError, UsageError
-from personabench.leaderboard.column import SEED, Column, aggregate_of, check_summary, metric_values
+from personabench.leaderboard.column import (
+    SEED,
+    Column,
+    aggregate_of,
+    check_summary,
+    cluster_of,
+    metric_values,
+)
 from personabench.leaderboard.estimates import ALPHA, Contrast, Count, Estimate
 from personabench.leaderboard.rows import conditions, judge_of, metric_directions
 from personabench.leaderboard.stats import holm
@@ -101,7 +108,8 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         check_summary(a, name, scores_a, aggregate)
         check_summary(b, name, scores_b, aggregate)
         pair = [[_restrict(scores, samples)] for scores in (scores_a, scores_b)]
-        columns[name] = Column(pair, name, higher, aggregate)
+        cluster = cluster_of(a, name, scores_a)
+        columns[name] = Column(pair, name, higher, aggregate, cluster=cluster)
 
     metrics = compare_metrics(columns)
     users = zip(scores_a.ids, scores_a.users, strict=True)

@@ -30,6 +30,7 @@ from personabench.api.population import Population
 from personabench.api.prompts import Prompts
 from personabench.api.task import Task
 from personabench.errors import (
+    BackendDown,
     BackendError,
     BrokenOff,
     MisfitError,
@@ -61,6 +62,7 @@ from personabench.run.attempt import (
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspended_stack
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
+from personabench.run.quiet import describe, withhold
 from personabench.run.watchdog import LIMIT, warn, watch_loop
 from personabench.types import ONLY_TRY, Phase, Prediction, Sample, Try, User
 
@@ -221,6 +223,10 @@ class Engine:
                 await self._prepare(owed)
                 try:
                     await self._run_workers(owed)
+                except BackendDown as failure:
+                    if not self.task.sensitive:
+                        raise
+                    raise BackendDown(withhold(failure)) from None
                 finally:
                     await self.method.close()
 
@@ -446,7 +452,7 @@ class Engine:
                 interaction = plain({**interaction, "method": attempt.notes})
             shown = attempt.list_shown(sample)
         except BackendError as failure:
-            error = str(failure)
+            error = describe(failure, sensitive=self.task.sensitive)
             if not comes_from_models(failure):
                 self.client.finish(sample.id)
             if isinstance(failure, BrokenOff):
@@ -455,7 +461,7 @@ class Engine:
                 self._learn_window(failure, attempt)
         except PluginError as failure:
             self.client.finish(sample.id)
-            error = encodable(str(failure))
+            error = encodable(describe(failure, sensitive=self.task.sensitive))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
@@ -469,7 +475,8 @@ class Engine:
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
             self.client.finish(sample.id)
-            error = encodable(f"{self.method.name}: {describe_error(failure)}")
+            reason = withhold(failure) if self.task.sensitive else describe_error(failure)
+            error = encodable(f"{self.method.name}: {reason}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
         return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)

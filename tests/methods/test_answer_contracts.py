@@ -49,7 +49,9 @@ CONTRACTS = {
     "prefeval_gen": ("Reply within 300 words",),
     "prelude_email": ("Answer with the email and nothing else",),
     "prelude_summ": ("Answer with the summary and nothing else",),
+    "restraint": ("Write what is requested and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
+    "usafebench": ("Reply to the user.",),
     # The user's message is answered as it is, in any form.
     "aloe": (),
     "personamem_v2_gen": (),

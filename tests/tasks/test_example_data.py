@@ -42,6 +42,7 @@ SCORED_BY_MODELS = (
     "prefdisco_warm",
     "personamem_v2_gen",
     "prefeval_gen",
+    "usafebench",
     *TRAJECTORIES,
 )
 TASKS = tuple(registry.list_entries("task"))
