@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.artefacts import Artefacts
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
@@ -61,6 +62,7 @@ from personabench.run.attempt import (
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspended_stack
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
+from personabench.run.training import MappedAdapters
 from personabench.run.watchdog import LIMIT, warn, watch_loop
 from personabench.types import Phase, Prediction, Sample, User
 
@@ -86,6 +88,7 @@ class Engine:
         judged: a judge follows, so a refresh does not end with the last prediction.
         observe: called with the position and the prediction of each sample, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
+        artefacts: those of a method that was trained.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -108,6 +111,7 @@ class Engine:
     observe: Callable[[int, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
+    artefacts: Artefacts | None = None
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -133,6 +137,10 @@ class Engine:
     def _index(self) -> Sequence[tuple[str, str]]:
         # A dataset may build its index at every call.
         return self.dataset.index()
+
+    @functools.cached_property
+    def _mapped_adapters(self) -> MappedAdapters:
+        return MappedAdapters(self.client.backend.options.adapter_map)
 
     @property
     def _online(self) -> bool:
@@ -332,6 +340,7 @@ class Engine:
 
     async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
+        self._mapped_adapters.check(view)
         attempt.profile, state = await self._profiles.get(view)
         return await self.method.predict(view, state, attempt.ctx), {}
 
@@ -546,6 +555,7 @@ class Engine:
             prompts=self.prompts,
             profiler=profiler,
             may_profile=self.method.uses_profiler or self.method.profiles,
+            artefacts=self.artefacts,
         )
 
 
