@@ -34,7 +34,15 @@ PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
         "For methods",
         tuple(
             ("personabench", name)
-            for name in ("Method", "Context", "Population", "Memory", "MemoryItem")
+            for name in (
+                "Method",
+                "Context",
+                "Population",
+                "Memory",
+                "MemoryItem",
+                "TrainedMethod",
+                "TrainContext",
+            )
         ),
     ),
     (

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from personabench import Context, Sample, User, UsageError
-from personabench.api.artefacts import ADAPTER, SERVED, Artefact
-from personabench.api.training import (
+from personabench import (
+    Context,
     Corpus,
-    Exchange,
+    Sample,
+    TrainContext,
     Trained,
     TrainedMethod,
-    TrainContext,
-    tokenize_prompt,
+    UsageError,
+    User,
 )
+from personabench.api.artefacts import ADAPTER, SERVED, Artefact
+from personabench.api.training import Exchange, tokenize_prompt
 from personabench.methods.oppu.examples import Example, make_example
 from personabench.types import Record
 

@@ -198,9 +198,7 @@ class Context(Caller):
         vars(context).update(attributes)
         return context
 
-    def artefact(
-        self, sample: Sample, stage: Literal["base", "user"] = "user"
-    ) -> Artefact | None:
+    def artefact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artefact | None:
         """Return what `personabench train` made for a sample, under the embargo.
 
         "base" is that of the population stage, None if the method has no such stage; "user" that of

@@ -182,9 +182,7 @@ def summarize(reports: Sequence[Report]) -> dict[str, Any]:
 def _count_work(training: Training, positions: Sequence[int]) -> dict[str, Any]:
     """The users and records of a training, and those whose artefacts exist."""
     trainees = list(training.trainees(positions))
-    finished = [
-        trainee for trainee in trainees if training.is_trained(trainee.owner, trainee.key)
-    ]
+    finished = [trainee for trainee in trainees if training.is_trained(trainee.owner, trainee.key)]
     corpus = training.corpus
     return {
         "users": len(trainees),

@@ -12,7 +12,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -35,7 +35,7 @@ from personabench.api.artefacts import (
 )
 from personabench.api.dataset import Dataset, rank_in_time
 from personabench.api.task import Task
-from personabench.api.training import Corpus, Trained, TrainContext, TrainedMethod
+from personabench.api.training import Corpus, TrainContext, Trained, TrainedMethod
 from personabench.api.users import open_split
 from personabench.errors import UsageError
 from personabench.hashing import digest
@@ -389,7 +389,7 @@ def measure_memory(device: str) -> int:
 class MappedAdapters:
     """The embargo on adapters that a map names: those whose folder has a card are checked."""
 
-    def __init__(self, adapters: dict[str, str]) -> None:
+    def __init__(self, adapters: Mapping[str, str]) -> None:
         self._artefacts: dict[str, Artefact | None] = {}
         for text in {*adapters.values()}:
             if text and Path(text).is_dir():

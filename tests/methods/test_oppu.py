@@ -154,9 +154,7 @@ async def test_an_artefact_that_saw_a_hidden_record_is_refused_with_both_ids(
     check_embargo(artefact, sample)
 
     hidden = sample.history[-1].id
-    earlier = Sample(
-        "q-early", sample.user_id, sample.input, history=sample.history[:-1]
-    )
+    earlier = Sample("q-early", sample.user_id, sample.input, history=sample.history[:-1])
     with pytest.raises(UsageError, match=rf"sample q-early.* record {hidden}, which"):
         check_embargo(artefact, earlier)
     with pytest.raises(UsageError, match=rf"q-other.* user {sample.user_id}, while"):
@@ -281,7 +279,9 @@ async def test_the_own_adapter_fits_held_out_records_better_than_none_and_than_a
     for user, examples in held_out.items():
         base = trainer.mean_loss(examples)
         own = trainer.mean_loss(examples, adapters[user])
-        others = [trainer.mean_loss(examples, adapters[other]) for other in adapters if other != user]
+        others = [
+            trainer.mean_loss(examples, adapters[other]) for other in adapters if other != user
+        ]
         assert own < base
         assert own < min(others)
 
@@ -415,7 +415,7 @@ async def test_a_damaged_artefact_is_named(model: Path, data: Path, tmp_path: Pa
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(DataError, match="damaged .*delete this folder and train again"):
+    with pytest.raises(DataError, match=r"damaged .*delete this folder and train again"):
         await train(options)
 
 

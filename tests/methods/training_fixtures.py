@@ -74,9 +74,7 @@ def _write_split(folder: Path, split: str, users: Sequence[str], records: int) -
         gold = make_entry(user, 999, rng)
         article = f"{gold['text']} question-of-{user}"
         wording = f"Generate a headline for the following article: {article}"
-        questions.append(
-            {"id": f"q-{user}", "user_id": user, "input": wording, "profile": profile}
-        )
+        questions.append({"id": f"q-{user}", "user_id": user, "input": wording, "profile": profile})
         golds.append({"id": f"q-{user}", "output": f"gold-of-{user} {gold['title']}"})
     (folder / f"{split}_questions.json").write_text(json.dumps(questions), encoding="utf-8")
     (folder / f"{split}_outputs.json").write_text(

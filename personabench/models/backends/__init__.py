@@ -30,7 +30,7 @@ BACKENDS = {
     ),
     "transformers": (
         "personabench.models.backends.hf_transformers:Transformers",
-        "a checkpoint in this process, with adapters of `personabench train`; needs the extra train",
+        "a checkpoint in this process, with adapters of `personabench train` (extra train)",
     ),
     "scripted": (
         "personabench.models.backends.scripted:Scripted",

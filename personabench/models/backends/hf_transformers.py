@@ -41,7 +41,7 @@ def require_packages() -> None:
 
 
 def base_identity(identity: Mapping[str, str]) -> dict[str, str]:
-    """The part of a model's identity that all backends share: its name and the hash of its files."""
+    """The part of a model's identity that all backends share: its name and its files' hash."""
     return {name: identity[name] for name in ("name", "sha256") if name in identity}
 
 
