@@ -140,6 +140,9 @@ async def run(
         for number, seed_options in enumerate(all_options):
             resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
             jobs = resolve_jobs()
+            for job in jobs:
+                if job.training:
+                    job.training.require(job.positions)
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
