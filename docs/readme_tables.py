@@ -31,7 +31,10 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "LongMemEval": "longmemeval",
     "PrefEval": "prefeval",
     "PersonaBench": "personabench_qa",
-    "preference pairs": ("community_alignment", "personalllm", "prism", "psoups"),
+    "preference pairs": (
+        *("community_alignment", "personafeedback", "personalized_rewardbench"),
+        *("personalllm", "prism", "psoups"),
+    ),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""
 SIGNS = {"faithful": "●", "adapted": "○", "refused": "–"}
