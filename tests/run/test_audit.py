@@ -26,9 +26,9 @@ USERS = 12
 BY_DESIGN = {
     "lamp6": {"near_gold_in_history"},
     "community_alignment": {"gold_of_other_user", "same_user"},
-    "personafeedback": {"gold_of_other_user"},
     "personalllm": {"same_user"},
-    "prism": {"gold_of_other_user"},
+    "prism": {"gold_of_other_user", "same_user"},
+    "psoups": {"gold_of_other_user", "same_user"},
 }
 
 
