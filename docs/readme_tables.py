@@ -35,7 +35,10 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "PrefEval": "prefeval",
     "PrefDisco, ALOE": ("prefdisco", "aloe"),
     "PRELUDE": "prelude",
-    "pairs": ("community_alignment", "personalllm", "prism", "psoups"),
+    "pairs": (
+        *("community_alignment", "personafeedback", "personalized_rewardbench"),
+        *("personalllm", "prism", "psoups"),
+    ),
     "safety": ("usafebench", "restraint", "penguin"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""

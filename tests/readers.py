@@ -30,6 +30,8 @@ from personabench.methods.dpl import prompts as dpl
 from personabench.methods.rpm import factors, replies
 from personabench.metrics import edits, labels, private_qa, ratings, scripts, text
 from personabench.metrics.judges import (
+    aspects,
+    bespoke,
     custom_rubric,
     faireval,
     personafeedback,
@@ -124,6 +126,11 @@ READERS: Mapping[str, Reader] = {
     "rubrics.read_answers": lambda content: rubrics.read_answers(content, ["r1"]),
     "rubrics.read_selection": _selection,
     "personafeedback.read_choice": personafeedback.read_choice,
+    "aspects.read_aspects": aspects.read_aspects,
+    "aspects.read_matches": lambda content: aspects.read_matches(content, 2, 2, ["content"]),
+    "bespoke.read_grades": lambda content: bespoke.read_grades(content, ["r1"]),
+    "bespoke.read_entailment": bespoke.read_entailment,
+    "bespoke.split_claims": lambda content: bespoke.split_claims([content]),
     "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
     "aloe.read_score": aloe.read_score,
     "lampqa.read_score": lampqa_judging.read_score,

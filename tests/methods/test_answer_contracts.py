@@ -31,6 +31,8 @@ CONTRACTS = {
     "lamp5": ("Reply with the title only",),
     "lamp6": ("Reply with the subject line only",),
     "community_alignment": ("Answer with its letter and nothing else",),
+    "personafeedback": ("Answer with its letter and nothing else",),
+    "personalized_rewardbench": ("Answer with its letter and nothing else",),
     "personalllm": ("Answer with its letter and nothing else",),
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),
