@@ -347,6 +347,12 @@ def cluster_of(run: Run, name: str, scores: Vector) -> Cluster | None:
     return None if metric is None else metric.cluster
 
 
+def chance_of(run: Run, name: str, scores: Vector) -> float | None:
+    """Look up the score of guessing; None if the metric of the run's task has none."""
+    metric = _find_metric(run, name, scores)
+    return None if metric is None else metric.chance
+
+
 def count_samples(run: Run, name: str, scores: Vector) -> int:
     """Count the samples that a metric of a run is over."""
     by_sample = metric_values(scores, name)

@@ -62,7 +62,7 @@ def to_dict(scores: FileScores, estimates: Mapping[str, Estimate]) -> dict[str, 
         "warnings": list(scores.warnings),
     }
     shared = scores.divergence
-    if shared is not None:
+    if not isinstance(shared, str):
         fields["divergence"] = {
             **shared.scores._asdict(),
             "stimuli": shared.stimuli,

@@ -64,6 +64,8 @@ class Metric:
         scope: set if the tokenizer does not cover every script.
         variant_of: the metric that this one computes in another way; tables leave the variant out
             if both agree in every row.
+        chance: the score of guessing, for a metric of one number per sample; `compare` then counts
+            the users whom one run leaves below it and the other does not.
         imports: modules that measuring imports on use; a run loads them while its first calls are
             in flight.
     """
@@ -76,4 +78,5 @@ class Metric:
     signature: Callable[[], str] | None = None
     scope: TokenizerScope | None = None
     variant_of: str | None = None
+    chance: float | None = None
     imports: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.artefacts import Artefacts
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
@@ -63,8 +64,9 @@ from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspend
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
 from personabench.run.quiet import describe, withhold
+from personabench.run.training import MappedAdapters
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample, User
+from personabench.types import ONLY_TRY, Phase, Prediction, Sample, Try, User
 
 _log = logging.getLogger("personabench")
 
@@ -88,6 +90,7 @@ class Engine:
         judged: a judge follows, so a refresh does not end with the last prediction.
         observe: called with the position and the prediction of each sample, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
+        artefacts: those of a method that was trained.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -110,6 +113,7 @@ class Engine:
     observe: Callable[[int, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
+    artefacts: Artefacts | None = None
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -135,6 +139,10 @@ class Engine:
     def _index(self) -> Sequence[tuple[str, str]]:
         # A dataset may build its index at every call.
         return self.dataset.index()
+
+    @functools.cached_property
+    def _mapped_adapters(self) -> MappedAdapters:
+        return MappedAdapters(self.client.backend.options.adapter_map)
 
     @property
     def _online(self) -> bool:
@@ -336,22 +344,29 @@ class Engine:
         if self.observe is not None:
             self.observe(position, prediction)
 
-    async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
+    async def _answer(
+        self, sample: Sample, attempt: Attempt, ctx: Context | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
+        self._mapped_adapters.check(view)
         attempt.profile, state = await self._profiles.get(view)
-        return await self.method.predict(view, state, attempt.ctx), {}
+        return await self.method.predict(view, state, ctx or attempt.ctx), {}
 
-    async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
-        async def reply(variant: Sample) -> str:
-            attempt.history = variant.history
-            answer, _ = await self._answer(variant, attempt)
+    async def _converse(self, sample: Sample, whole: Attempt) -> tuple[str, Mapping[str, Any]]:
+        async def reply(
+            variant: Sample, /, attempt: Try = ONLY_TRY, temperature: float | None = None
+        ) -> str:
+            whole.history = variant.history
+            ctx = whole.ctx.repeating(attempt, temperature)
+            answer, _ = await self._answer(variant, whole, ctx)
+            whole.ctx.cited = ctx.cited
             return encodable(require_text(answer))
 
         if not isinstance(self.task, DialogueTask):
             raise UsageError(
                 f"task {self.task.name} has protocol 'dialogue' but no method `converse`"
             )
-        return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
+        return await self.task.converse(sample, reply, whole.ctx, whole.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
         """A user's owed rounds.
@@ -553,6 +568,7 @@ class Engine:
             prompts=self.prompts,
             profiler=profiler,
             may_profile=self.method.uses_profiler or self.method.profiles,
+            artefacts=self.artefacts,
         )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +59,9 @@ from personabench.run.surroundings import describe_harness, describe_machine
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
 
 _log = logging.getLogger("personabench")
+
+_ALLOCATIONS = 20_000
+"""Objects that a run allocates between two searches for garbage."""
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 """Shows the progress of calls: given a title, the counters and the client that makes the calls."""
@@ -119,6 +123,7 @@ async def run(
     reported: set[str] = set()
     misfits: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_rare_searches_for_garbage())
         model, role_backends = await stack.enter_async_context(
             identified_models(options, backend, roles)
         )
@@ -135,6 +140,9 @@ async def run(
         for number, seed_options in enumerate(all_options):
             resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
             jobs = resolve_jobs()
+            for job in jobs:
+                if job.training:
+                    job.training.require(job.positions)
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
@@ -169,6 +177,19 @@ async def run(
     if misfits and not outcomes:
         raise UsageError("; ".join(dict.fromkeys(misfits)))
     return outcomes
+
+
+@contextlib.contextmanager
+def _rare_searches_for_garbage() -> Iterator[None]:
+    """Search for unreachable cycles less often: the records that a run loads are in none."""
+    before = gc.get_threshold()
+    # Zero switches the searches off.
+    if 0 < before[0] < _ALLOCATIONS:
+        gc.set_threshold(_ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 async def _execute(
@@ -299,9 +320,11 @@ class _Execution:
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
         started = time.perf_counter()
-        score = RunningScore(self.job.task, self.job.dataset)
-        engine.observe = score.add
-        engine.progress.score = score.describe
+        if self.watch is not _unwatched:
+            # Measured while calls are awaited, and only if somebody sees it.
+            score = RunningScore(self.job.task, self.job.dataset)
+            engine.observe = score.add
+            engine.progress.score = score.describe
         engine.progress.command = self.command
         self.outlined.progress = engine.progress
         self.outlined.traffic = engine.client.traffic
