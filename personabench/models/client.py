@@ -190,7 +190,7 @@ class Client:
             # Shielded: cancelling this caller must not cancel the call for the others.
             response, stored = await asyncio.shield(in_flight)
             if not stored:
-                self._store(key, request, response, accept, work)
+                await self._store(key, request, response, accept, work)
             return response, True
 
         paid = self._find_stored(key, work)
@@ -203,7 +203,7 @@ class Client:
         self._in_flight[key] = future
         try:
             response = await self._call(self.with_allowance(request), group, flag)
-            stored = self._store(key, request, response, accept, work)
+            stored = await self._store(key, request, response, accept, work)
             future.set_result((response, stored))
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BackendError("interrupted")
@@ -223,7 +223,7 @@ class Client:
             return self.cache.get(key)
         return kept
 
-    def _store(
+    async def _store(
         self,
         key: str,
         request: Request,
@@ -239,7 +239,7 @@ class Client:
             return False
         for_all = self.is_storable(request, response, accept)
         if for_all:
-            self.cache.put(key, self.backend.identity_of(request), request, response)
+            await self.cache.store(key, self.backend.identity_of(request), request, response)
         keeps = not for_all or self.policy == "refresh"
         if keeps and self.journal is not None and work:
             self.journal.put(work, key, response)
