@@ -2,8 +2,9 @@
 
 Keys are hashes of content (`hashing.digest`), never of location or time.  A write is a transaction
 in WAL mode, which calls that finish at the same time share, and made before the response is
-returned, so a killed process never pays for a finished call twice.  Requests are stored beside responses, so that `nearest` can explain a miss.
-Replies that answer no other call, such as unparsed ones, are in a table of their own (`Journal`).
+returned, so a killed process never pays for a finished call twice.  Requests are stored beside
+responses, so that `nearest` can explain a miss.  Replies that answer no other call, such as
+unparsed ones, are in a table of their own (`Journal`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from engine_fixtures import Jittery, headlines, make_engine
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
+from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache, difference, request_key
+from personabench.models.client import Client
 from personabench.types import Message, Request, Response, Usage, to_json
 
 MODEL = {"kind": "scripted", "name": "scripted"}
@@ -384,3 +386,25 @@ async def test_closing_writes_what_waits(tmp_path: Path) -> None:
     again = Cache(tmp_path / "c.sqlite")
     assert again.get("k") == Response("x")
     again.close()
+
+
+async def test_no_call_begins_before_the_one_whose_place_it_takes_is_on_disk(cache: Cache) -> None:
+    unstored: list[int] = []
+    begun = 0
+
+    class Watched(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            nonlocal begun
+            begun += 1
+            with closing(sqlite3.connect(cache.path)) as other:
+                ((stored,),) = other.execute("SELECT count(*) FROM responses")
+            unstored.append(begun - stored)
+            # All calls that are in flight end in one turn of the loop.
+            await asyncio.sleep(0)
+            return await super().complete(request, group)
+
+    client = Client(Watched(), cache, concurrency=3)
+    requests = [ask(f"question {number}") for number in range(12)]
+    await asyncio.gather(*(client.complete(request, "predict", "u") for request in requests))
+    assert len(unstored) == 12
+    assert max(unstored) == 3
