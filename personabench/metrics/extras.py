@@ -7,16 +7,17 @@ it among its own metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 from personabench.metrics import bleu, meteor
 from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.ratings import parse_number
-from personabench.metrics.rouge import rouge_2
-from personabench.metrics.scripts import LATIN, SPACED, split_latin
+from personabench.metrics.rouge import IMPORTS, create_scorer
+from personabench.metrics.scripts import LATIN, SPACED
 
-ROUGE_2 = Metric("rouge-2", scope=LATIN)
+ROUGE_2 = Metric("rouge-2", scope=LATIN, imports=IMPORTS)
 BLEU = Metric(
     "bleu", aggregate=corpus_bleu, signature=signature, scope=SPACED, imports=bleu.IMPORTS
 )
@@ -48,7 +49,7 @@ def measure_extras(
     text = parsed or ""
     for metric in metrics:
         if metric is ROUGE_2:
-            values["rouge-2"] = rouge_2(split_latin(text), split_latin(reference))
+            values["rouge-2"] = _create_scorer().score(reference, text)["rouge2"].fmeasure
         elif metric is BLEU:
             values["bleu"] = count_ngrams(text, reference)
         elif metric is METEOR:
@@ -64,3 +65,8 @@ def _is_equal(parsed: str | None, reference: str) -> bool:
         return False
     numbers = parse_number(parsed), parse_number(reference)
     return parsed == reference if None in numbers else numbers[0] == numbers[1]
+
+
+@lru_cache(maxsize=1)
+def _create_scorer() -> Any:
+    return create_scorer(["rouge2"])

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 from collections.abc import Iterable
 
 from personabench.metrics.metric import Metric
 
+IMPORTING = threading.Lock()
+"""Held while modules are loaded: no other thread may replace modules meanwhile."""
 _ALWAYS = ("numpy",)
 """Every metric is aggregated from an array."""
 
@@ -24,5 +27,5 @@ def preload(metrics: Iterable[Metric]) -> None:
 
     for name in names:
         # A package that is missing or broken is reported when it is used.
-        with contextlib.suppress(Exception):
+        with IMPORTING, contextlib.suppress(Exception):
             importlib.import_module(name)

@@ -1,58 +1,65 @@
-"""The F-measures of ROUGE on lists of words, as the `rouge_score` package computes them.
+"""Scorers of the `rouge_score` package, loaded without the toolkit that it imports.
 
-The numbers are the package's to the last digit, in a fraction of its time and without the toolkit
-that it imports.
+`rouge_score` imports all of NLTK, which takes longer than many a run, for stemming and for the
+sentences of ROUGE-Lsum.  No scorer here does either.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
-from itertools import pairwise
+import importlib
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from personabench.metrics.preload import IMPORTING
+
+IMPORTS = ("absl.logging",)
+"""What `rouge_score` imports beside the toolkit."""
+_UNUSED = ("nltk", "nltk.stem", "nltk.stem.porter")
 
 
-def rouge_1(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """The F-measure of shared words, 0 to 1."""
-    return _share_grams(answer, gold)
+def create_scorer(types: Sequence[str], tokenizer: Any | None = None) -> Any:
+    """Create a `RougeScorer` without stemming.
 
-
-def rouge_2(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """The F-measure of shared pairs of neighbours, 0 to 1."""
-    return _share_grams(list(pairwise(answer)), list(pairwise(gold)))
-
-
-def rouge_l(answer: Sequence[str], gold: Sequence[str]) -> float:
-    """The F-measure of the longest common subsequence (Lin, 2004), 0 to 1."""
-    return _f_measure(longest_common(answer, gold), len(answer), len(gold))
-
-
-def longest_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """The length of the longest common subsequence of two lists of words.
-
-    A whole row of the usual table is the bits of one number (Hyyrö, 2004): a bit is 0 where the
-    length grows.
+    Args:
+        types: as `rouge_score` names them, such as "rouge1" and "rougeL".
+        tokenizer: an object with `tokenize(text)`; None for the tokenizer of the official scores.
     """
-    places: dict[str, int] = {}
-    for place, word in enumerate(first):
-        places[word] = places.get(word, 0) | 1 << place
-    every = (1 << len(first)) - 1
-    row = every
-    for word in second:
-        matches = row & places.get(word, 0)
-        row = ((row + matches) | (row - matches)) & every
-    return len(first) - row.bit_count()
+    scorers, tokenizers = _load()
+    # Named, because a scorer that chooses its tokenizer logs that, which makes the root logger
+    # print the tracebacks of failed samples to the terminal.
+    return scorers.RougeScorer(list(types), tokenizer=tokenizer or tokenizers.DefaultTokenizer())
 
 
-def _share_grams(answer: Sequence[Hashable], gold: Sequence[Hashable]) -> float:
-    # Each counts as often as both have it.
-    common = (Counter(answer) & Counter(gold)).total()
-    return _f_measure(common, len(answer), len(gold))
+@lru_cache(maxsize=1)
+def _load() -> tuple[Any, Any]:
+    """Import the package's modules for the scorers here; other code imports its own copy."""
+    with IMPORTING:
+        return _import_without_toolkit()
 
 
-def _f_measure(common: int, answer_length: int, gold_length: int) -> float:
-    if not common:
-        return 0.0
-    # In this order, which gives the package's last digit.
-    precision = common / answer_length
-    recall = common / gold_length
-    return 2 * precision * recall / (precision + recall)
+def _import_without_toolkit() -> tuple[Any, Any]:
+    names = [name for name in sys.modules if name.split(".")[0] in ("nltk", "rouge_score")]
+    if "nltk" in names:
+        return _import_scorers()
+
+    saved = {name: sys.modules.pop(name) for name in names}
+    try:
+        for name in _UNUSED:
+            sys.modules[name] = ModuleType(name)
+        sys.modules["nltk.stem"].__dict__["porter"] = sys.modules["nltk.stem.porter"]
+        return _import_scorers()
+    finally:
+        # The modules that saw placeholders must not reach code that does stem.
+        for name in list(sys.modules):
+            if name in _UNUSED or name.split(".")[0] == "rouge_score":
+                del sys.modules[name]
+        sys.modules.update(saved)
+
+
+def _import_scorers() -> tuple[Any, Any]:
+    scorers = importlib.import_module("rouge_score.rouge_scorer")
+    tokenizers = importlib.import_module("rouge_score.tokenizers")
+    return scorers, tokenizers

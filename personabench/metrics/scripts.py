@@ -18,7 +18,6 @@ _UNSPACED = re.compile(
     "\uff66-\uff9f\U00020000-\U0003ffff]"
 )
 _LATIN = re.compile(r"[a-z0-9]")
-_LATIN_WORD = re.compile(r"[a-z0-9]+")
 
 
 def split_words(text: str) -> list[str]:
@@ -51,9 +50,12 @@ def split_words(text: str) -> list[str]:
     return words
 
 
-def split_latin(text: str) -> list[str]:
-    """Split a text into lower-case runs of a-z and 0-9, as the tokenizer of `rouge_score` does."""
-    return _LATIN_WORD.findall(text.lower())
+class WordTokens:
+    """`split_words` in the form of a `rouge_score` tokenizer."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split a text into words."""
+        return split_words(text)
 
 
 def _has_latin(text: str) -> bool:

@@ -1,24 +1,26 @@
 """ROUGE of a text against one reference, and answers without reasoning, markup and lead-ins.
 
-ROUGE is the F-measure of the `rouge_score` package with its default tokenizer (lower case, every
-run outside a-z and 0-9 separates) and without stemming, as a plain number per pair; averages are
-plain means, not bootstrap mid-points.  That tokenizer reads no other script, so a Unicode variant
-counts the words of every script.
+ROUGE is the `rouge_score` package's F-measure with its default tokenizer (lower case, every run
+outside a-z and 0-9 separates) and without stemming, as a plain number per pair; averages are plain
+means, not bootstrap mid-points.  That tokenizer reads no other script, so a Unicode variant counts
+the words of every script.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from functools import lru_cache
+from typing import Any
 
 from personabench.metrics.metric import Metric
-from personabench.metrics.rouge import rouge_1, rouge_l
-from personabench.metrics.scripts import LATIN, split_latin, split_words
+from personabench.metrics.rouge import IMPORTS, create_scorer
+from personabench.metrics.scripts import LATIN, WordTokens
 from personabench.models.reply import split_reply
 
 ROUGE = (
-    Metric("rouge-1", scope=LATIN),
-    Metric("rouge-L", scope=LATIN),
+    Metric("rouge-1", scope=LATIN, imports=IMPORTS),
+    Metric("rouge-L", scope=LATIN, imports=IMPORTS),
     Metric("rouge-1-unicode", variant_of="rouge-1"),
     Metric("rouge-L-unicode", variant_of="rouge-L"),
 )
@@ -47,6 +49,11 @@ _QUOTES = {
 }
 
 
+@lru_cache(maxsize=2)
+def _create_scorer(every_script: bool) -> Any:
+    return create_scorer(["rouge1", "rougeL"], WordTokens() if every_script else None)
+
+
 def rouge(
     prediction: str,
     reference: str,
@@ -58,9 +65,11 @@ def rouge(
     ROUGE-L takes one longest common subsequence over the whole text (Lin, 2004).  With
     `every_script` tokens are `personabench.metrics.scripts.split_words`.
     """
-    split = split_words if every_script else split_latin
-    answer, gold = split(prediction), split(reference)
-    return {"rouge-1": rouge_1(answer, gold), "rouge-L": rouge_l(answer, gold)}
+    scores = _create_scorer(every_script).score(reference, prediction)
+    return {
+        "rouge-1": scores["rouge1"].fmeasure,
+        "rouge-L": scores["rougeL"].fmeasure,
+    }
 
 
 def rouge_with_variants(

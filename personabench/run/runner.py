@@ -35,6 +35,7 @@ from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.outline import outline
 from personabench.run.progress import CommandProgress, Progress, RunProgress
+from personabench.run.quiet import WordlessTracebacks
 from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
@@ -139,6 +140,9 @@ async def run(
         for number, seed_options in enumerate(all_options):
             resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
             jobs = resolve_jobs()
+            for job in jobs:
+                if job.training:
+                    job.training.require(job.positions)
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
@@ -205,7 +209,7 @@ async def _execute(
         write_shard_file(job.folder, options, job.task)
         if options.run_file:
             job.folder.write_run_file(options.run_file)
-        with _logged(log):
+        with _logged(log, sensitive=job.task.sensitive):
             if options.environment:
                 _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log, *place).execute()
@@ -453,10 +457,12 @@ def _read_summary(folder: RunFolder) -> Summary | None:
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Send the package's log to the file of an attempt."""
+def _logged(path: Path, *, sensitive: bool) -> Iterator[None]:
+    """Send the package's log to the file of an attempt, without words of sensitive tasks."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    if sensitive:
+        handler.addFilter(WordlessTracebacks())
     logger = logging.getLogger("personabench")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)

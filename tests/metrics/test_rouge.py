@@ -1,62 +1,43 @@
-"""ROUGE against the numbers of the `rouge_score` package."""
+"""The scorers of `rouge_score`, and the modules that they leave behind."""
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 
-import pytest
+PROBE = """
+import sys
+from personabench.metrics.rouge import create_scorer
+score = create_scorer(["rouge1", "rougeL"]).score("the cat sat on a mat", "a cat sat")
+print(score["rouge1"].fmeasure, score["rougeL"].fmeasure, "nltk" in sys.modules)
 from rouge_score.rouge_scorer import RougeScorer
-
-from personabench.metrics.rouge import longest_common, rouge_2
-from personabench.metrics.scripts import split_latin, split_words
-from personabench.metrics.text import rouge
-
-WORDS = ("a", "b", "cat", "the", "Ünï", "中文", "42", "x-y", "İ", "ſ", "K", "don't", "..", "", "\n")
-
-
-class WordTokens:
-    """`split_words` in the form of a tokenizer of the package."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return split_words(text)
+import nltk.stem.porter
+stemming = RougeScorer(["rouge1"], use_stemmer=True)
+print(stemming.score("running cats", "running cat")["rouge1"].fmeasure)
+plain = RougeScorer(["rouge1", "rougeL"]).score("the cat sat on a mat", "a cat sat")
+print(plain["rouge1"].fmeasure, plain["rougeL"].fmeasure)
+"""
 
 
-@pytest.mark.parametrize("every_script", [False, True])
-def test_the_numbers_are_those_of_the_package_to_the_last_digit(every_script: bool) -> None:
-    tokenizer = WordTokens() if every_script else None
-    package = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=tokenizer)
-    split = split_words if every_script else split_latin
-    rng = random.Random(3)
-    distinct = set()
-    for _ in range(2000):
-        answer, gold = (" ".join(rng.choices(WORDS, k=rng.randint(0, 40))) for _ in range(2))
-        theirs = package.score(gold, answer)
-        ours = rouge(answer, gold, every_script=every_script)
-        assert ours["rouge-1"] == theirs["rouge1"].fmeasure, (answer, gold)
-        assert ours["rouge-L"] == theirs["rougeL"].fmeasure, (answer, gold)
-        assert rouge_2(split(answer), split(gold)) == theirs["rouge2"].fmeasure, (answer, gold)
-        distinct.add(ours["rouge-L"])
-    assert len(distinct) > 100
-
-
-def test_a_common_subsequence_longer_than_a_machine_word() -> None:
-    words = [str(number) for number in range(300)]
-    assert longest_common(words, words) == 300
-    assert longest_common(words[::2], words) == 150
-    assert longest_common(words, words[::-1]) == 1
-    assert longest_common(words, []) == longest_common([], words) == 0
-
-
-def test_rouge_needs_no_package() -> None:
-    code = (
-        "import sys\n"
-        "from personabench.metrics.text import rouge\n"
-        "print(rouge('a cat sat', 'the cat sat on a mat'))\n"
-        "print(sorted({'nltk', 'rouge_score', 'absl', 'numpy'} & sys.modules.keys()))"
-    )
+def _run(code: str) -> list[list[str]]:
     process = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     )
-    assert process.stdout.splitlines()[-1] == "[]"
+    return [line.split() for line in process.stdout.splitlines()]
+
+
+def test_a_scorer_needs_no_toolkit_and_leaves_the_package_to_others() -> None:
+    ours, stemming, theirs = _run(PROBE)
+    assert ours[:2] == theirs and ours[2] == "False"
+    assert stemming == ["1.0"]
+
+
+def test_a_toolkit_that_is_loaded_stays_the_same_module() -> None:
+    code = (
+        "import sys, nltk, rouge_score.rouge_scorer as package\n"
+        "from personabench.metrics.rouge import create_scorer\n"
+        "create_scorer(['rouge1'])\n"
+        "print(sys.modules['nltk'] is nltk, "
+        "sys.modules['rouge_score.rouge_scorer'] is package)"
+    )
+    assert _run(code) == [["True", "True"]]
