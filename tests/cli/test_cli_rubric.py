@@ -134,6 +134,24 @@ def test_a_primary_rubric_ranks_and_is_tested(
     assert rag["gain"] is not None and rag["gain_p"] is not None
 
 
+def test_show_names_the_judge_its_rubric_and_that_nothing_failed(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml", primary=True)
+    assert personabench(*words(judge, rubric, "-m", "rag")).code == 0
+    lines = personabench("show", "last").out.splitlines()
+    shown = {line[1:16].strip(): line for line in lines}
+    assert "judge-1 (prompt " in shown["judge"]
+    assert "rubric helpful, 1 to 5" in shown["judge"]
+    assert "polite (weight 3): Is it polite?" in shown["judge"]
+    assert "samples failed 0, owed 0, unparsed 0" in shown["failures"]
+    assert "unjudged 0, judge errors 0" in shown["failures"]
+    assert "max_tokens of the task, below" in shown["sampling"]
+    assert personabench("report", "-o", "report.html").code == 0
+    page = Path("report.html").read_text()
+    assert re.search(r'"judges":\["judge-1 \(prompt \w{8}\)"\]', page)
+
+
 def test_shuffled_histories_are_not_shown_to_the_judge(
     personabench: Command, judge: JudgeServer, tmp_path: Path
 ) -> None:
