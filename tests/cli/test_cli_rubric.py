@@ -231,6 +231,15 @@ def test_labels_off_the_scale_and_of_no_criterion_are_refused(
     assert "line 2: 'polite' is 9; the rubric's scale is 1 to 5" in problem(labels={"polite": 9})
     assert "line 2: label is 0.5; the rubric's scale is 1 to 5" in problem(label=0.5)
     assert "no criterion 'polte'; it has correct, polite" in problem(labels={"polte": 4})
+    # The run stands for its file.
+    assert "'polite' is 9" in problem(labels={"polite": 9})
+    labels.write_text(json.dumps({"id": sample, "labels": {"polite": 2}}) + "\n")
+    for name in ("last", summary["fingerprint"][:8], summary["folder"]):
+        assert str(file) in personabench("judge-report", name, "--labels", labels, "--json").json
+    assert "no such file" in refused("judge-report", "nothing.jsonl")
+    assert "no run matches 'nothing'" in refused("judge-report", "nothing")
+    assert personabench("run", "-t", "lamp4", "-b", "scripted", "-n", "9", "-m", "none").code == 0
+    assert "has no judge" in refused("judge-report", "last")
     # Ratings of another run, which may have had another rubric, are passed over.
     labels.write_text(json.dumps({"run": "00000000", "id": sample, "label": 90}) + "\n")
     assert personabench("judge-report", file, "--labels", labels).code == 0
