@@ -16,6 +16,7 @@ from personabench.leaderboard.column import (
     Column,
     aggregate_of,
     check_summary,
+    cluster_of,
     count_samples,
     without_samples,
 )
@@ -94,6 +95,7 @@ def tabulate(
                 higher,
                 aggregate,
                 draws=draws,
+                cluster=cluster_of(run, metric, scores),
             )
 
             entries = [board[row] for row in group]
