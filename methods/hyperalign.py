@@ -143,15 +143,15 @@ class HyPerAlign(Method):
         verdicts = await asyncio.gather(
             *(self._judge(hypotheses, record, ctx) for record in validation)
         )
-        read = [verdict for verdict in verdicts if verdict is not None]
-        if not read:
+        parsed = [verdict for verdict in verdicts if verdict is not None]
+        if not parsed:
             return hypotheses
 
-        missing = len(read) * len(hypotheses) - sum(map(len, read))
+        missing = len(parsed) * len(hypotheses) - sum(map(len, parsed))
         if missing:
             ctx.flag("verdicts_missing", missing)
         support = [
-            sum(verdict.get(number, 0) for verdict in read)
+            sum(verdict.get(number, 0) for verdict in parsed)
             for number in range(1, len(hypotheses) + 1)
         ]
         # Sorting keeps the order of equals, so that ties go to the earlier hypothesis.
