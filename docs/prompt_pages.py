@@ -65,6 +65,7 @@ TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
 TWEET = ("lamp7", "610")
 REPLY = ("prefeval", "pet_ownership-000")
+UNSAFE = ("usafebench", "safety/id_1")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
 CASES: Mapping[str, Sequence[Case]] = {
@@ -90,6 +91,7 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("rag_k", *REPLY, ("rag_k.k=2",)),
         Case("self_critic", *REPLY),
     ],
+    "two_step": [Case("two_step", *UNSAFE)],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
     "hyperalign": [
         Case("hyperalign", *HEADLINE, ("hyperalign.select=validate", "hyperalign.n_validation=1")),
@@ -111,6 +113,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "amem_like": [Case("amem_like", *CONVERSATION)],
     "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
     "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
+    "self_recheck": [Case("rag+self_recheck", *HEADLINE, ("rag.k=2",))],
 }
 
 

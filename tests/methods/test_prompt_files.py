@@ -33,6 +33,7 @@ COMPACT = {
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
     "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
+    "two_step": "0f5122ff90c0ac664c9f3a1cfd65b7c5296e72ec203609dd7cc6596ccd966571",
 }
 BREVITY = re.compile(
     r"one line|a line each|short paragraph|one paragraph|at most|(one|two|three) (or|to) \w+ "
@@ -41,6 +42,8 @@ BREVITY = re.compile(
 )
 
 
+TASKS = {"two_step": "usafebench"}
+"""Tasks of methods that do not run on reviews."""
 OTHER: dict[WordingName, WordingName] = {"full": "compact", "compact": "full"}
 
 
@@ -72,7 +75,7 @@ def test_every_stage_says_what_it_is_for(owner: str) -> None:
 @pytest.mark.parametrize("owner", FILES)
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_both_wordings_run_and_reach_the_requests(owner: str, wording: WordingName) -> None:
-    result = trial(owner, "reviews", limit=1, wording=wording)
+    result = trial(owner, TASKS.get(owner, "reviews"), limit=1, wording=wording)
     assert all(prediction.error is None for prediction in result.predictions)
 
     requests = "\n".join(
