@@ -14,12 +14,24 @@ from typing import Any
 from personabench.api import defaults, prompts
 from personabench.errors import visible
 from personabench.leaderboard import formats
-from personabench.methods import cicl, compsum, drp, summary, trivial
+from personabench.methods import (
+    cicl,
+    compsum,
+    drp,
+    eragent,
+    fermi,
+    hyperalign,
+    k_lamp,
+    summary,
+    trivial,
+)
 from personabench.methods.cipher import prompts as cipher
 from personabench.methods.dpl import prompts as dpl
 from personabench.methods.rpm import factors, replies
 from personabench.metrics import edits, labels, private_qa, ratings, scripts, text
 from personabench.metrics.judges import (
+    aspects,
+    bespoke,
     custom_rubric,
     faireval,
     personafeedback,
@@ -98,6 +110,13 @@ READERS: Mapping[str, Reader] = {
     "rpm.find_marked_answer": replies.find_marked_answer,
     "rpm.to_whole_number": replies.to_whole_number,
     "rpm.tokens": factors._tokens,
+    "hyperalign.read_hypotheses": hyperalign.read_hypotheses,
+    "hyperalign.read_verdicts": lambda content: hyperalign.read_verdicts(content, 5),
+    "fermi.read_prompts": fermi.read_prompts,
+    "eragent.read_profile": eragent.read_profile,
+    "eragent.read_rewrite": eragent.read_rewrite,
+    "eragent.read_label": eragent.read_label,
+    "k_lamp.find_entities": lambda content: k_lamp.find_entities([content]),
     "summary.label": lambda content: summary._LABEL.sub("", content, count=1),
     "trivial.words": trivial._words,
     # Judges
@@ -107,6 +126,11 @@ READERS: Mapping[str, Reader] = {
     "rubrics.read_answers": lambda content: rubrics.read_answers(content, ["r1"]),
     "rubrics.read_selection": _selection,
     "personafeedback.read_choice": personafeedback.read_choice,
+    "aspects.read_aspects": aspects.read_aspects,
+    "aspects.read_matches": lambda content: aspects.read_matches(content, 2, 2, ["content"]),
+    "bespoke.read_grades": lambda content: bespoke.read_grades(content, ["r1"]),
+    "bespoke.read_entailment": bespoke.read_entailment,
+    "bespoke.split_claims": lambda content: bespoke.split_claims([content]),
     "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
     "aloe.read_score": aloe.read_score,
     "lampqa.read_score": lampqa_judging.read_score,

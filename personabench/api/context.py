@@ -11,7 +11,7 @@ import copy
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from personabench.api.artefacts import Artefact, Artefacts
     from personabench.api.wording import Rendered
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
@@ -94,6 +95,7 @@ class Context(Caller):
         prompts: Prompts | None = None,
         profiler: Profiler | None = None,
         may_profile: bool = True,
+        artefacts: Artefacts | None = None,
     ) -> None:
         super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
@@ -107,6 +109,8 @@ class Context(Caller):
         self._profiler = profiler
         self._may_profile = may_profile
         self._attempt = ONLY_TRY
+        self._artefacts = artefacts
+        self._adapter: str | msgspec.UnsetType = msgspec.UNSET
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
         if phase in ("prepare", "profile") and profiler is not None:
@@ -209,6 +213,37 @@ class Context(Caller):
         vars(context).update(attributes)
         return context
 
+    def artefact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artefact | None:
+        """Return what `personabench train` made for a sample, under the embargo.
+
+        "base" is that of the population stage, None if the method has no such stage; "user" that of
+        the user whose history the sample shows, None without history.
+
+        Raises:
+            UsageError: it is not trained yet, or it saw something that is hidden from the sample.
+            DataError: its files are damaged.
+        """
+        if self._artefacts is None:
+            raise UsageError("artefacts of training exist in runs of a `TrainedMethod` only")
+        if stage == "base":
+            return self._artefacts.base(sample)
+        return self._artefacts.user(sample)
+
+    def using(self, artefact: Artefact) -> Context:
+        """Return this context with the adapter of an artefact in front of the model."""
+        self._client.backend.add_adapter(artefact.name, artefact.adapter)
+        return self._with({"_adapter": artefact.name})
+
+    def _choose_adapter(self) -> str | msgspec.UnsetType:
+        """The adapter of a call: an artefact's, or the one that the options name for the user."""
+        if self._adapter is not msgspec.UNSET:
+            return self._adapter
+        backend = self._client.backend
+        adapter = backend.adapter(self._unit)
+        if backend.options.adapter_map and adapter is msgspec.UNSET:
+            self.flag("base_without_adapter")
+        return adapter
+
     async def complete(
         self,
         messages: Sequence[Message],
@@ -249,7 +284,7 @@ class Context(Caller):
             schema=schema,
             logprobs=logprobs,
             repeat=repeat,
-            adapter=self._client.backend.adapter(self._unit),
+            adapter=self._choose_adapter(),
         )
         response = await self._ask(request, accept, tried)
         if self.sampling.reading == "raw":
@@ -317,7 +352,7 @@ class Context(Caller):
             messages=(*messages, Message("assistant", reply)),
             max_tokens=0,
             logprobs=1,
-            adapter=self._client.backend.adapter(self._unit),
+            adapter=self._choose_adapter(),
         )
         response = await self._ask(request, None)
         return tuple(token["logprob"] for token in response.logprobs)

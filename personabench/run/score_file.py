@@ -58,7 +58,7 @@ class FileScores:
         samples: each sample's answer and values, by id.
         measured: the metrics in `metrics`.
         extras: metrics that are not the task's own.
-        divergence: how answers differ between users; None if no two share a stimulus.
+        divergence: how answers differ between users; why they cannot be compared otherwise.
     """
 
     task: str
@@ -76,7 +76,7 @@ class FileScores:
     samples: tuple[SampleScore, ...] = field(default=(), repr=False)
     measured: tuple[Metric, ...] = field(default=(), repr=False)
     extras: Mapping[str, float] = field(default_factory=dict)
-    divergence: SharedStimuli | None = None
+    divergence: SharedStimuli | str = ""
 
 
 @dataclass(frozen=True)

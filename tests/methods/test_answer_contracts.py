@@ -31,6 +31,8 @@ CONTRACTS = {
     "lamp5": ("Reply with the title only",),
     "lamp6": ("Reply with the subject line only",),
     "community_alignment": ("Answer with its letter and nothing else",),
+    "personafeedback": ("Answer with its letter and nothing else",),
+    "personalized_rewardbench": ("Answer with its letter and nothing else",),
     "personalllm": ("Answer with its letter and nothing else",),
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),
@@ -49,7 +51,9 @@ CONTRACTS = {
     "prefeval_gen": ("Reply within 300 words",),
     "prelude_email": ("Answer with the email and nothing else",),
     "prelude_summ": ("Answer with the summary and nothing else",),
+    "restraint": ("Write what is requested and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
+    "usafebench": ("Reply to the user.",),
     # The user's message is answered as it is, in any form.
     "aloe": (),
     "personamem_v2_gen": (),

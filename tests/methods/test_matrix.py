@@ -337,6 +337,8 @@ ONLINE = {
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
     **dict.fromkeys(("remind", "cot", "rag_k"), 1),
+    **dict.fromkeys(("hyperalign", "fermi", "k_lamp"), 1),
+    "eragent": 7,
     "self_critic": 3,
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
