@@ -152,13 +152,12 @@ def test_acceptance_9_failures_of_the_judge() -> None:
     assert metrics["judge-failures"] == 1 and result.summary.counters["judge_failures"] == 1
 
 
+ENTRIES = registry.list_entries("method")
 # The others need a package or a server of the user's own.
 METHODS = sorted(
     cell.method
-    for cell in matrix(
-        registry.list_entries("method").values(), [registry.list_entries("task")["lampqa"]]
-    )
-    if cell.fit != "refused" and cell.method not in ("mem0", "memory_http")
+    for cell in matrix(ENTRIES.values(), [registry.list_entries("task")["lampqa"]])
+    if cell.fit != "refused" and not ENTRIES[cell.method].facts.get("external")
 )
 
 
