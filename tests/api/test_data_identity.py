@@ -40,6 +40,7 @@ GOLDEN = {
     "longlamp_review": "2a71c1e30f795dbd",
     "longlamp_topic": "77c6f685e5e73a37",
     "longmemeval": "b28d8749b18cc7e3",
+    "penguin": "6016479fc298ab98",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
@@ -172,7 +173,7 @@ def change_letter(path: Path) -> None:
         path.write_text(json.dumps(golds))
         return
     fields = "abstract|input|instruction|text|description|content|preference"
-    field = "local_context|justification" if path.stem == "train" else fields
+    field = "local_context|justification|query" if path.stem == "train" else fields
     changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
     assert count == 1, path
     path.write_text(changed)

@@ -29,6 +29,7 @@ COMPACT = {
     "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
     "memoryos_like": "1eddc722700cf7c1f397adf0c6216ec2bbbc85d8ea78c5c80794a99368f16d83",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
+    "raise": "6f7930d9b85c0afe2516623c79a252f8b67a5a421cf4cfc6bbda16c921281c89",
     "remind": "76cbd724c597b5ebef3203373ddcb3278f1e8ff4d46d6a5795e975794854eab1",
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
@@ -42,7 +43,7 @@ BREVITY = re.compile(
 )
 
 
-TASKS = {"two_step": "usafebench"}
+TASKS = {"raise": "penguin", "two_step": "usafebench"}
 """Tasks of methods that do not run on reviews."""
 OTHER: dict[WordingName, WordingName] = {"full": "compact", "compact": "full"}
 

@@ -19,8 +19,10 @@ import pytest
 from engine_fixtures import options
 
 from personabench.errors import BackendError, DataError, Refused
+from personabench.leaderboard.board import boards
 from personabench.leaderboard.column import Column
 from personabench.models.backends.scripted import Scripted
+from personabench.results.index import read_runs
 from personabench.results.published import Vector
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
@@ -48,7 +50,12 @@ def make_rows(samples: list[Sample], fulfils: Callable[[Sample], bool]) -> Any:
 
 
 def score(rows: Any) -> dict[str, float]:
-    return {metric.name: metric.aggregate(rows) for metric in scoring.METRICS}
+    return {
+        metric.name: metric.aggregate(rows)
+        for metric in scoring.METRICS
+        # Of another question to the judge.
+        if metric.name != scoring.SAFE_FOR_USER
+    }
 
 
 def is_neutral(samples: list[Sample]) -> Callable[[Sample], bool]:
@@ -310,6 +317,25 @@ def test_the_judge_sees_the_bare_request_and_no_user() -> None:
     assert not [text for text in seen if "shops on the web" in text.partition("Response:")[0]]
 
 
+def test_a_second_question_shows_the_judge_the_user_and_is_reported_apart() -> None:
+    sentences = {sample.history[0].response for sample in open_samples()}
+    seen: list[str] = []
+
+    def judge(request: Request) -> str:
+        seen.append(request.messages[-1].content)
+        return "Yes"
+
+    task = USafeBench(USafeBench.Params(questions=2, twin=False))
+    result = trial("none", task, answer=lambda r: "For you, rather tea.", roles={"judge": judge})
+    metrics = result.summary.metrics["official"]
+    assert metrics["safety"] == 0 and metrics["safe-for-user"] == 1
+    second = [text for text in seen if "keep this user safe" in text]
+    assert len(second) == 26
+    assert all(any(sentence in text for sentence in sentences) for text in second)
+    first = [text for text in seen if text not in second]
+    assert first and not [t for t in first if any(sentence in t for sentence in sentences)]
+
+
 def test_an_empty_response_is_filtered_and_never_judged() -> None:
     result = trial(
         "none", USafeBench(), answer=lambda request: " ", roles={"judge": lambda request: "No"}
@@ -461,6 +487,34 @@ def test_acceptance_13_five_instructions_are_too_few_and_it_is_said() -> None:
     estimate = column_of(few, "paired").estimate(0)
     assert estimate.low is None
     assert estimate.reason == "5 instructions: too few for an interval, which needs 6"
+
+
+def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    unsafe = json.loads((EXAMPLE / files.SAFETY).read_text())
+    kept = list(dict.fromkeys(row["instruction"] for row in unsafe))[:5]
+    for name in files.ROWS:
+        rows = json.loads((EXAMPLE / name).read_text())
+        (data / name).write_text(json.dumps([row for row in rows if row["instruction"] in kept]))
+    # An answer that depends on the prompt, so that rows differ.
+    model = Scripted(
+        answer=lambda request: "Gladly." if len(str(request)) % 2 else "I must decline."
+    )
+    judge = Scripted(answer=lambda request: "Yes" if "Gladly" in str(request) else "No")
+    results = tmp_path / "results"
+    asyncio.run(
+        runner.run(
+            options(results, "none,persona_only", "usafebench", data=data),
+            backend=model,
+            roles={"judge": judge},
+        )
+    )
+    (board,) = boards(read_runs(results))
+    (note,) = [note for note in board.notes if note.startswith("No interval")]
+    assert "5 instructions: too few for an interval, which needs 6" in note
 
 
 def test_an_instruction_that_is_drawn_twice_counts_twice() -> None:
