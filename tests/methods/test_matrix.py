@@ -328,6 +328,7 @@ EVERYTHING = (
     *(f"{name}.k={WHOLE}" for name in ("cicl", "cipher", "icl_edit", "cot_edit")),
     *(f"{name}.n_docs={WHOLE}" for name in ("dpl", "drp")),
     "cicl.negatives=draft",
+    *(f"prose.k={WHOLE}", "prose.verify=false"),
 )
 ONLINE = {
     **dict.fromkeys(
@@ -339,6 +340,10 @@ ONLINE = {
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
     "memoryos_like": 2,
+    # A plan of one agent.
+    "mara": 3,
+    # Questions that resemble the same records share their joined preferences.
+    "prose": 1,
     **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
 }
 

@@ -24,7 +24,7 @@ STAGES = {
     "coalesce": "Join those that mean the same",
     "candidate": "by these preferences, and nothing else",
     "infer": "Preferences so far",
-    "break_down": "as a JSON list of texts",
+    "break_down": "Write these preferences as JSON",
     "verify": "Does the text confirm",
     "neutral": "without its style",
 }
@@ -171,9 +171,17 @@ def test_verdicts_are_read(reply: str, verdict: int | None) -> None:
 def test_a_list_needs_no_break_down_and_prose_falls_back_to_lines() -> None:
     listed = ask(model(infer='["Be short."]'), verify=False)
     assert count_stages(listed)["break_down"] == 0 and learnt(listed) == [["Be short."]]
+    texts = ask(model(infer='{"preferences": [{"text": "Be short."}]}'), verify=False)
+    assert count_stages(texts)["break_down"] == 0 and learnt(texts) == [["Be short."]]
     lines = ask(model(infer="- Be short.\n2. Use dashes.", break_down="No."), verify=False)
     assert learnt(lines) == [["Be short.", "Use dashes."]]
     assert lines.profiles[0].flags["break_down_unparsed"] == 2
+
+
+def test_a_record_gives_no_more_parts_than_allowed() -> None:
+    listed = json.dumps([f"Preference {number}." for number in range(30)])
+    result = ask(model(break_down=listed), count=3, parts=4, verify=False)
+    assert [len(components) for components in learnt(result)] == [4, 4, 4]
 
 
 def test_a_text_without_a_task_gets_a_neutral_rewrite() -> None:
@@ -212,6 +220,6 @@ def test_an_empty_history_is_a_plain_request() -> None:
 
 
 def test_labels_are_refused_and_parameters_checked() -> None:
-    for wrong in ({"records": 0}, {"k": 0}, {"steps": -1}):
+    for wrong in ({"records": 0}, {"k": 0}, {"steps": -1}, {"parts": 0}):
         with pytest.raises(ValueError, match="must be at least"):
             Prose.Params(**wrong)
