@@ -71,6 +71,7 @@ SMALLEST = (
         "rpm.extract_max_tokens=96",
         "rpm.cluster_max_tokens=96",
     ),
+    *("rag_select.validate=1", "rag_select.options=bm25:1,none"),
     *("mara.k=2", "mara.plan_max_tokens=64"),
     *("prose.records=2", "prose.steps=1", "prose.max_tokens=48"),
     *("rpm.reason_max_tokens=48", "rpm.infer_max_tokens=96"),

@@ -335,7 +335,7 @@ ONLINE = {
         ("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
-    **dict.fromkeys(("remind", "cot", "rag_k"), 1),
+    **dict.fromkeys(("remind", "cot", "rag_k", "rag_select"), 1),
     "self_critic": 3,
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
