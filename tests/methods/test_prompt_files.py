@@ -21,6 +21,7 @@ COMPACT = {
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
     "dpl": "490bef7cb8f1652d1be29e178684f15a3eb548b783e7c0c297fa5cecdbf69504",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
+    "gepa": "7782d86cdfa06317eab821c385f7894dae44ea8c72b50073ad3ef0801b1f04b8",
     "mara": "efe8cc75a834d21d6375af32d0f3bfd246558c2ab197023862c0693985cf8689",
     "mem0_like": "26377b9da7e7957ba238e7e61030c8748e571bbc81183286b90d7c1233d6a38e",
     "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
@@ -70,6 +71,8 @@ def test_every_stage_says_what_it_is_for(owner: str) -> None:
 @pytest.mark.parametrize("owner", FILES)
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_both_wordings_run_and_reach_the_requests(owner: str, wording: WordingName) -> None:
+    if registry.list_entries("method")[owner].facts.get("external"):
+        pytest.importorskip(owner)
     result = trial(owner, "reviews", limit=1, wording=wording)
     assert all(prediction.error is None for prediction in result.predictions)
 
