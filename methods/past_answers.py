@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from personabench import Context, Record, Sample
 from personabench.hashing import fold_text
+from personabench.methods.fermi_scoring import score_prediction
 from personabench.metrics.ratings import parse_number
-from personabench.metrics.text import rouge
 
 
 def list_precedents(sample: Sample, ctx: Context) -> list[Record]:
@@ -34,15 +34,11 @@ async def score_past_answer(
     if answer is None:
         ctx.flag("past_answer_unreadable")
         return 0.0, output
-    return _compare(answer, record.response, ctx), answer
+    return score_prediction(answer, record.response, _measure_span(ctx), ctx), answer
 
 
-def _compare(answer: str, gold: str, ctx: Context) -> float:
-    if ctx.task.kind == "text":
-        return rouge(answer, gold, every_script=True)["rouge-L"]
-    first, second = parse_number(answer), parse_number(gold)
-    if ctx.task.kind == "ordinal" and first is not None and second is not None:
-        scale = [number for number in map(parse_number, ctx.task.labels) if number is not None]
-        span = max(scale) - min(scale) if scale else 0.0
-        return max(0.0, 1 - abs(first - second) / (span or 1.0))
-    return float(fold_text(answer) == fold_text(gold))
+def _measure_span(ctx: Context) -> float:
+    """The range of the task's ratings; 1 without any."""
+    scale = [number for number in map(parse_number, ctx.task.labels) if number is not None]
+    span = max(scale) - min(scale) if scale else 0.0
+    return span or 1.0

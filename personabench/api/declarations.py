@@ -229,6 +229,7 @@ TASK: Mapping[str, Declaration] = {
     "accepts_file": Declaration("True or False", _is(bool)),
     "quotes_gold": Declaration("True or False", _is(bool)),
     "shares_records": Declaration("True or False", _is(bool)),
+    "sensitive": Declaration("True or False", _is(bool)),
     "source": Declaration("a text (str)", _is(str)),
     "licence": Declaration("a text (str)", _is(str)),
 }

@@ -111,7 +111,8 @@ def list_entries(kind: Kind, mention: str = "") -> dict[str, Entry]:
     """List the installed methods or tasks by name; entry points replace built-ins.
 
     Args:
-        mention: built-ins are only looked for in files that hold this text.
+        mention: built-ins are only looked for in files that hold this text in quotes, as a
+            literal name is.
     """
     by_name = {entry.name: entry for entry in _list_built_ins(kind, mention)}
 
@@ -388,10 +389,14 @@ def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
                 continue
             modified = path.stat().st_mtime_ns
             # Reading a file takes a hundredth of the time that parsing it takes.
-            if mention.encode() not in _read_source(path, modified):
+            if mention and not _quotes(_read_source(path, modified), mention):
                 continue
             stem = path.parent.name if path.name == "__init__.py" else path.stem
             yield from _described(kind, path, f"{package}.{stem}", modified)
+
+
+def _quotes(source: bytes, text: str) -> bool:
+    return any(f"{mark}{text}{mark}".encode() in source for mark in "\"'")
 
 
 @functools.lru_cache(maxsize=512)

@@ -68,6 +68,7 @@ OTHER_OPTIONS = {
     "--enable-lora": "vllm",
     "--hf-token": "vllm",
     "--lora-modules": "vllm",
+    "--max-lora-rank": "vllm",
     "--max-model-len": "vllm",
     "--reasoning-parser": "vllm",
     "--served-model-name": "vllm",
