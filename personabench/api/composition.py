@@ -141,9 +141,8 @@ class WrappedContext(Context):
             if not wrapper.acts("select") or not kept:
                 continue
             self.selections += 1
-            chosen = await wrapper.select(
-                self._sample, [texts[position] for position in kept], self._plain
-            )
+            offered = [texts[position] for position in kept]
+            chosen = await wrapper.select(self._sample, offered, self._plain.choosing())
             inside = {position for position in chosen if 0 <= position < len(kept)}
             kept = [kept[position] for position in sorted(inside)]
         return kept
