@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from personabench import Context, Message, Method, PromptFile, Record, Sample, User
+from personabench.hashing import fold_text
 from personabench.methods.memory_parts import (
     ATTEMPTS,
     TEXT,
@@ -63,6 +64,7 @@ class Prose(Method):
     designed_for = ()
     needs = ("history", "precedents", "texts")
     prompts = (PROMPTS,)
+    paper_settings = {"steps": [3, 4], "threshold": [0.25, 0.5]}
 
     @dataclass(frozen=True)
     class Params:
@@ -117,19 +119,21 @@ class Prose(Method):
 
     async def predict(self, sample: Sample, state: Mapping[str, Any] | None, ctx: Context) -> str:
         by_id = {record.id: record for record in sample.history}
+        query = ctx.task.query_text(sample)
         rows = state["demonstrations"] if state else []
         known = [
             Demonstration(
                 row["id"], row["content"], by_id[row["id"]].response, tuple(row["components"])
             )
             for row in rows
-            if row["id"] in by_id
+            # A record of the same task would give its answer away.
+            if row["id"] in by_id and fold_text(row["content"]) != fold_text(query)
         ]
         if not known:
             ctx.flag("empty_profile")
             return await ctx.answer(sample)
 
-        similar = await self._find_similar(ctx.task.query_text(sample), known, ctx)
+        similar = await self._find_similar(query, known, ctx)
         # In the order of time, so that questions with the same records share the call.
         shared = _merge([one for one in known if one in similar])
         preferences = await self._coalesce(shared, ctx.shared())

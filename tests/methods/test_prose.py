@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +17,8 @@ from personabench.api import registry
 from personabench.api.users import open_split
 from personabench.hashing import digest
 from personabench.methods.prose import Prose, read_verdict
-from personabench.models.backends.scripted import letters
+from personabench.models.backends.scripted import Scripted, letters, reply
+from personabench.run import runner
 from personabench.testing import trial
 from personabench.testing.trials import Trial
 from personabench.types import Request, Sample
@@ -217,6 +220,34 @@ def test_an_empty_history_is_a_plain_request() -> None:
     bare = trial("none", "lamp4", limit=1, history="none", concurrency=1)
     assert [one.messages for one in result.requests] == [one.messages for one in bare.requests]
     assert result.predictions[0].flags["empty_profile"] == 1
+
+
+def test_a_record_of_the_same_task_is_left_out() -> None:
+    first = ask(model()).predictions[0].sample_id
+    task = registry.load_class("task", "lamp4")()
+    samples = open_split(task, task.default_split, None).samples()
+    stimulus = next(one.stimulus for one in samples if one.id == first)
+    lines = ask(model(), changes={"stimulus": stimulus}).predictions
+    assert [line.flags.get("empty_profile", 0) for line in lines] == [
+        line.sample_id == first for line in lines
+    ]
+
+
+@pytest.mark.parametrize("name", ["prose", "mara", "rag_select", "rag+self_recheck"])
+def test_a_second_run_makes_no_call_and_the_books_add_up(tmp_path: Path, name: str) -> None:
+    made = []
+    for _ in range(2):
+        backend = Scripted(answer=reply)
+        options = runner.Options(
+            [name], ["lamp4"], limit=1, backend="scripted", results=tmp_path, cache="use"
+        )
+        (outcome,) = asyncio.run(runner.run(options, backend=backend))
+        made.append(len(backend.requests))
+        # Another run folder, so that only the stored replies are shared.
+        (tmp_path / "runs").rename(tmp_path / f"runs{len(made)}")
+    assert made[0] > 0 and made[1] == 0
+    calls = sum(phase.calls for phase in outcome.summary.usage.values())
+    assert calls >= made[0]
 
 
 def test_labels_are_refused_and_parameters_checked() -> None:
