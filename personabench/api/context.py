@@ -209,7 +209,9 @@ class Context(Caller):
             DataError: its files are damaged.
         """
         if self._artefacts is None:
-            raise UsageError("artefacts of training exist in runs of a `TrainedMethod` only")
+            raise UsageError(
+                "it answers with what `personabench train` made, which only runs find, and no check"
+            )
         if stage == "base":
             return self._artefacts.base(sample)
         return self._artefacts.user(sample)

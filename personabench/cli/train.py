@@ -111,11 +111,15 @@ def _execute(options: Options, *, dry_run: bool, json: bool) -> None:
 
 
 async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
+    import signal
+
     from personabench.models.backends.hf_transformers import choose_device
     from personabench.run.resolve import resolve
     from personabench.run.session import identified_models
     from personabench.run.training import Trainings
 
+    # An event loop would wait for the training to end, which never returns to it meanwhile.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows: list[dict[str, Any]] = []
     async with identified_models(options) as (model, _):
         for run in resolve(options, model):

@@ -144,7 +144,7 @@ class Training:
             return open_split(self.task, split, self.data)
         except UsageError as error:
             raise UsageError(
-                f"method {self.method.name} trains its population stage on the split '{split}': "
+                f"the population stage of {self.method.name} trains on the split '{split}': "
                 f"{error}; or leave this stage out with --set population=false"
             ) from error
 

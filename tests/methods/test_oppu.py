@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +44,7 @@ from personabench.run.options import Options
 from personabench.run.training import Report, Trainings
 from personabench.types import Message, Prediction, Record, Request, Sample
 
+CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 FAST = ("population=false", "epochs=1", "batch=4", "min_records=4")
 SETTINGS = Settings(USER_MODULES, 8, 8, 0.05, 1e-3, 0.01, 2, 4, 0.1, 0.3)
 RANK = 8
@@ -391,6 +396,38 @@ async def test_an_interrupted_training_goes_on_with_the_next_user(
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
     assert not torn.exists()
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_command_ends_at_an_interrupt_and_goes_on_when_repeated(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    words = ["train", "oppu", "--task", "lamp4", "--data", str(data), "--model", str(model)]
+    words += ["--results", str(results), "--set", "min_records=4", "--set", "population=false"]
+    # Too long to end by itself.
+    slow = [*CLI, *words, "--set", "epochs=100000", "--json"]
+    with subprocess.Popen(slow, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if list(results.rglob("*.tmp")):
+                break
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finished users are kept" in err
+    assert not list(results.rglob("card.json"))
+
+    quick = [*CLI, *words, "--set", "epochs=1", "--json"]
+    first, again = [
+        subprocess.run(quick, capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    assert "user u2: " in first.stderr and "kept" not in first.stderr
+    assert again.stderr.count("kept") == 3
+    (trained,), (kept,) = json.loads(first.stdout), json.loads(again.stdout)
+    assert (trained["trained"], kept["trained"]) == (3, 0)
+    assert trained["parameters"] == kept["parameters"] == 3584
+    assert trained["records"] == 12
 
 
 async def test_a_failed_training_leaves_no_artefact(
