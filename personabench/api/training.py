@@ -222,6 +222,10 @@ class TrainedMethod(Method):
         """Whether answers need artefacts of users."""
         return True
 
+    def count_steps(self, records: int) -> int:
+        """The updates of a user's training on so many records, for dry runs."""
+        return 0
+
     async def train(self, corpus: Corpus, ctx: TrainContext) -> Trained:
         """Train the population stage, once."""
         raise UsageError(f"method {self.name} has no population stage")

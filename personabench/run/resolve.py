@@ -436,7 +436,10 @@ class _Resolver:
     ) -> Training | None:
         if not isinstance(method, TrainedMethod):
             return None
-        return Training(task, dataset, method, spec, self.options.data, self.options.results)
+        results = self.options.results
+        if self.options.shard:
+            results = self.options.shard.whole(results)
+        return Training(task, dataset, method, spec, self.options.data, results)
 
     def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
         # A rule sends no request that could be worded.

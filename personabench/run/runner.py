@@ -380,6 +380,7 @@ class _Execution:
                 **engine.embedders.identities(),
                 **_describe_rubric(self.options),
                 **_describe_card(self.options),
+                **_describe_training(job),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,
@@ -415,6 +416,10 @@ def _describe_rubric(options: Options) -> dict[str, Any]:
     if options.rubric is None:
         return {}
     return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
+
+
+def _describe_training(job: ResolvedRun) -> dict[str, Any]:
+    return {"training": job.training.describe(job.positions)} if job.training else {}
 
 
 def _describe_card(options: Options) -> dict[str, Any]:

@@ -226,9 +226,42 @@ class Training:
                 f"{', '.join(missing[:3])}{rest}; train with: {self.command}"
             )
 
+    def describe(self, positions: Sequence[int]) -> dict[str, float]:
+        """Figures of the artefacts that these samples use; see `summarize`."""
+        keys = [("", self.base_key)] if self.base_key else []
+        keys += [(trainee.owner, trainee.key) for trainee in self.trainees(positions)]
+        artefacts = [self.store.read(owner, key) for owner, key in keys]
+        return summarize([artefact for artefact in artefacts if artefact is not None])
+
     def is_trained(self, owner: str, key: str) -> bool:
         """Whether an artefact is finished."""
         return (self.store.path(owner, key) / CARD).is_file()
+
+
+def summarize(artefacts: Sequence[Artefact]) -> dict[str, float]:
+    """Figures of artefacts: users, those without an adapter, and what an adapter takes.
+
+    Seconds, bytes and records are means over the users with an adapter, `seconds_p95` the 95th
+    percentile; `parameters` is the largest number of an adapter, and `corpus_samples` the number of
+    samples of the population stage.
+    """
+    users = [artefact for artefact in artefacts if artefact.card.owner]
+    corpora = [artefact for artefact in artefacts if not artefact.card.owner]
+    adapters = [artefact for artefact in users if artefact.card.kind == "lora"]
+    seconds = sorted(artefact.card.seconds for artefact in adapters)
+    last = max(0, -(-95 * len(seconds) // 100) - 1)
+    count = max(1, len(adapters))
+    return {
+        "users": len(users),
+        "without_adapter": len(users) - len(adapters),
+        "seconds_mean": round(sum(seconds) / count, 2),
+        "seconds_p95": round(seconds[last], 2) if seconds else 0.0,
+        "parameters": max((artefact.card.parameters for artefact in adapters), default=0),
+        "bytes": round(sum(artefact.size for artefact in adapters) / count),
+        "records": round(sum(artefact.card.records for artefact in adapters) / count, 1),
+        "corpus_samples": sum(len(artefact.seen.samples) for artefact in corpora),
+        "corpus_users": sum(len(artefact.seen.users) for artefact in corpora),
+    }
 
 
 class Trainings:

@@ -33,11 +33,13 @@ from training_fixtures import (
 from personabench.api.artefacts import Artefact, Artefacts, check_embargo, read_artefact
 from personabench.api.training import Exchange, TrainContext, tokenize_prompt
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard import boards
 from personabench.methods.oppu import USER_MODULES
 from personabench.methods.oppu.examples import IGNORED, Example, make_example
 from personabench.methods.oppu.trainer import Settings, Trainer, combine
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
+from personabench.results.index import Run
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.options import Options
@@ -254,7 +256,7 @@ async def test_outputs_over_the_cutoff_are_left_out_and_counted(
 async def test_the_own_adapter_fits_held_out_records_better_than_none_and_than_anothers(
     model: Path, tmp_path: Path
 ) -> None:
-    data = write_headlines(tmp_path / "data", records=45)
+    data = write_headlines(tmp_path / "data", records=30)
     (resolved,) = await resolve_runs(make_options(model, data, tmp_path))
     trainer = Trainer(str(model), "cpu")
     adapters, held_out = {}, {}
@@ -275,7 +277,7 @@ async def test_the_own_adapter_fits_held_out_records_better_than_none_and_than_a
             for exchange in exchanges
         ]
         usable = [example for example in examples if example is not None]
-        assert len(usable) == 45
+        assert len(usable) == 30
         adapters[sample.user_id] = ctx.folder
         held_out[sample.user_id] = usable[-5:]
         strong = SETTINGS._replace(epochs=8, learning_rate=0.02)
@@ -426,6 +428,9 @@ def test_the_command_ends_at_an_interrupt_and_goes_on_when_repeated(
     assert again.stderr.count("kept") == 3
     (trained,), (kept,) = json.loads(first.stdout), json.loads(again.stdout)
     assert (trained["trained"], kept["trained"]) == (3, 0)
+    plan = subprocess.run([*quick, "--dry-run"], capture_output=True, text=True, check=True)
+    (work,) = json.loads(plan.stdout)
+    assert (work["users"], work["finished"], work["records"], work["steps"]) == (3, 3, 36, 3)
     assert trained["parameters"] == kept["parameters"] == 3584
     assert trained["records"] == 12
 
@@ -525,6 +530,9 @@ def test_users_with_few_records_are_answered_by_stage_1(
     (outcome,), (lines,) = run(options)
     assert outcome.summary.counters["without_user_adapter"] == 3
     assert {line.interaction["method"]["artefact"] for line in lines} == {reports[0].artefact.name}
+    (board,) = boards([Run(outcome.summary, outcome.folder)])
+    (note,) = [note for note in board.notes if note.startswith("Trained: ")]
+    assert "the task on 3 samples of 3 other users; 3 users have no adapter." in note
 
 
 # Adapters of a map
