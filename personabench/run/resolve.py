@@ -371,10 +371,11 @@ class _Resolver:
             self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
-        if isinstance(method, TrainedMethod) and not self.backend.serves_adapters:
+        if isinstance(method, TrainedMethod) and method.kind not in self.backend.serves:
             self.refusals.append(
-                f"method {method.name} answers through adapters, which backend "
-                f"'{self.options.backend}' does not serve; use --backend transformers or vllm"
+                f"method {method.name} answers through artefacts of kind '{method.kind}', which "
+                f"backend '{self.options.backend}' does not serve; use --backend transformers"
+                + (" or vllm" if method.kind == "lora" else "")
             )
             return
 

@@ -247,7 +247,7 @@ def summarize(artefacts: Sequence[Artefact]) -> dict[str, float]:
     """
     users = [artefact for artefact in artefacts if artefact.card.owner]
     corpora = [artefact for artefact in artefacts if not artefact.card.owner]
-    adapters = [artefact for artefact in users if artefact.card.kind == "lora"]
+    adapters = [artefact for artefact in users if artefact.card.kind != "none"]
     seconds = sorted(artefact.card.seconds for artefact in adapters)
     last = max(0, -(-95 * len(seconds) // 100) - 1)
     count = max(1, len(adapters))

@@ -168,15 +168,15 @@ async def test_an_artefact_that_saw_a_hidden_record_is_refused_with_both_ids(
         check_embargo(artefact, Sample("q-other", "u9", "", history=sample.history))
 
     # The same check stands between a run's method and the artefact.
-    found = Artefacts(
+    artefacts = Artefacts(
         resolved.training.store,  # type: ignore[union-attr]
         lambda: None,
         lambda sample: (artefact.card.owner, artefact.folder.name),
         "train",
     )
-    assert found.user(sample) == artefact
+    assert artefacts.user(sample) == artefact
     with pytest.raises(UsageError, match=hidden):
-        found.user(earlier)
+        artefacts.user(earlier)
 
 
 async def test_a_corpus_with_a_tested_user_is_refused(model: Path, tmp_path: Path) -> None:
