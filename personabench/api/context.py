@@ -571,4 +571,6 @@ def _profiler_attributes(profiler: Profiler) -> dict[str, Any]:
         "tokens": client.tokens,
         "_prompts": prompts,
         "is_profiler": True,
+        # An artefact belongs to the model under test.
+        "_adapter": msgspec.UNSET,
     }

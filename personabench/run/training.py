@@ -9,7 +9,6 @@ history is trained on the part of it that is shown.
 from __future__ import annotations
 
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -211,6 +210,8 @@ class Training:
         Raises:
             UsageError: something is missing; the message has the command.
         """
+        if not positions:
+            return
         missing = []
         if self.base_key is not None and not self.is_trained("", self.base_key):
             missing.append("the population stage")
@@ -227,11 +228,12 @@ class Training:
             )
 
     def describe(self, positions: Sequence[int]) -> dict[str, float]:
-        """Figures of the artefacts that these samples use; see `summarize`."""
+        """Figures of the artefacts that these samples use; see `summarize`; empty without any."""
         keys = [("", self.base_key)] if self.base_key else []
         keys += [(trainee.owner, trainee.key) for trainee in self.trainees(positions)]
-        artefacts = [self.store.read(owner, key) for owner, key in keys]
-        return summarize([artefact for artefact in artefacts if artefact is not None])
+        stored = [self.store.read(owner, key) for owner, key in keys]
+        artefacts = [artefact for artefact in stored if artefact is not None]
+        return summarize(artefacts) if artefacts else {}
 
     def is_trained(self, owner: str, key: str) -> bool:
         """Whether an artefact is finished."""
@@ -415,6 +417,11 @@ def measure_memory(device: str) -> int:
     if device == "cuda" and torch is not None:
         peak: int = torch.cuda.max_memory_allocated()
         return peak
+    try:
+        import resource
+    except ImportError:
+        # Windows has no such count.
+        return 0
     # Linux counts kilobytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

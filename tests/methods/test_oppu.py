@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -533,6 +534,12 @@ def test_users_with_few_records_are_answered_by_stage_1(
     (board,) = boards([Run(outcome.summary, outcome.folder)])
     (note,) = [note for note in board.notes if note.startswith("Trained: ")]
     assert "the task on 3 samples of 3 other users; 3 users have no adapter." in note
+
+    # What is answered is scored again without artefacts.
+    shutil.rmtree(tmp_path / "artefacts")
+    (again,), _ = run(options)
+    assert again.summary.scores == outcome.summary.scores
+    assert again.summary.provenance["training"] == outcome.summary.provenance["training"]
 
 
 # Adapters of a map
