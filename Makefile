@@ -12,6 +12,9 @@ TRAIN_PIP := $(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-ch
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# Compiled modules are kept whatever the environment says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm test-train leaderboard published-leaderboard dist lint types docs format clean
 
 # One call at a time: llama.cpp's batches would change some answers from one demo to the next.

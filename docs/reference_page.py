@@ -36,6 +36,7 @@ PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
             ("personabench", name)
             for name in (
                 "Method",
+                "Wrapper",
                 "Context",
                 "Population",
                 "Memory",

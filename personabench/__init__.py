@@ -41,6 +41,7 @@ _MODULES = {
     "Tokens": "models.tokens",
     "Vocabulary": "api.wording",
     "Wording": "api.wording",
+    "Wrapper": "api.wrapper",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -91,6 +92,7 @@ __all__ = [
     "User",
     "Vocabulary",
     "Wording",
+    "Wrapper",
     "__version__",
     "comparison_record",
     "read_rows",
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
     from personabench.api.task import Task
     from personabench.api.training import Corpus, TrainContext, Trained, TrainedMethod
     from personabench.api.wording import Rendered, Vocabulary, Wording
+    from personabench.api.wrapper import Wrapper
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.metrics.metric import Metric
     from personabench.models.roles import Role

@@ -108,6 +108,7 @@ class Context(Caller):
         self._prompts = prompts or Prompts()
         self._profiler = profiler
         self._may_profile = may_profile
+        self._attempt = ONLY_TRY
         self._artefacts = artefacts
         self._adapter: str | msgspec.UnsetType = msgspec.UNSET
         # By the identity of their messages, which the entry keeps alive.
@@ -192,6 +193,20 @@ class Context(Caller):
             return self
         return self._with(_profiler_attributes(self._profiler))
 
+    def repeating(self, attempt: Try, temperature: float | None) -> Context:
+        """Return this context for another try of an answer that the task could not read.
+
+        Args:
+            attempt: the number of the try, from 0, and of all tries.
+            temperature: in place of the run's; None for the run's.
+        """
+        if attempt == ONLY_TRY and temperature is None:
+            return self
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = msgspec.structs.replace(sampling, temperature=temperature)
+        return self._with({"_attempt": attempt, "sampling": sampling})
+
     def _with(self, attributes: Mapping[str, Any]) -> Context:
         """Return this context with other attributes; calls and flags are collected together."""
         context = copy.copy(self)
@@ -262,6 +277,11 @@ class Context(Caller):
             BackendError: the call failed for good.
         """
         check_arguments("complete", messages=messages, max_tokens=max_tokens)
+        tried = Try(attempt, attempts)
+        if temperature is None and tried == ONLY_TRY and self._attempt != ONLY_TRY:
+            # An index of its own, so that no repetition is answered with the reply before it.
+            tried = self._attempt
+            repeat = repeat * tried.of + tried.number
         request = Request(
             messages=tuple(messages),
             max_tokens=max_tokens,
@@ -272,7 +292,7 @@ class Context(Caller):
             repeat=repeat,
             adapter=self._choose_adapter(),
         )
-        response = await self._ask(request, accept, Try(attempt, attempts))
+        response = await self._ask(request, accept, tried)
         if self.sampling.reading == "raw":
             self.raw_replies[response.text.strip()] = as_it_came(response)
         return response
@@ -522,10 +542,10 @@ class Context(Caller):
     ) -> list[Record]:
         """Retrieve the k best records of the sample's visible history, best first.
 
-        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
-        recency+dense.  Query and document texts are the task's, and so is the tokenizer of
-        bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
-        query under bm25 the flag `bm25_no_match`.
+        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids),
+        recency+dense or file-order.  Query and document texts are the task's, and so is the
+        tokenizer of bm25.  An empty history raises the flag `empty_profile`, one that shares no
+        token with the query under bm25 the flag `bm25_no_match`.
 
         Raises:
             TypeError: an argument of the wrong type.

@@ -342,6 +342,25 @@ def newest_commit(dataset: str, endpoint: str | None = None) -> str:
     return str(api.dataset_info(dataset, timeout=30).sha)
 
 
+def list_dataset(
+    dataset: str, endpoint: str = HUB, revision: str | None = None
+) -> tuple[str, list[str]]:
+    """Return a commit of a Hugging Face dataset, the newest by default, and its files' paths.
+
+    Raises:
+        DataError: the hub does not answer, or has no such dataset.
+    """
+    import huggingface_hub
+
+    refuse_download(f"the files of {dataset}", endpoint)
+    api = huggingface_hub.HfApi(endpoint=endpoint.rstrip("/"))
+    try:
+        info = api.dataset_info(dataset, revision=revision, timeout=30)
+    except Exception as error:
+        raise DataError(f"{endpoint} lists no files of the dataset {dataset}: {error}") from error
+    return str(info.sha), sorted(sibling.rfilename for sibling in info.siblings or ())
+
+
 def _complete_entries(
     folder: Path, names: Iterable[str], manifest: Mapping[str, ManifestEntry]
 ) -> dict[str, ManifestEntry]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
 from personabench.api.judged import JudgedTask
 from personabench.api.task import JsonObject, Task
 from personabench.errors import UsageError
-from personabench.metrics.judges.custom_rubric import Rubric, rate_by_rubric
+from personabench.metrics.judges.custom_rubric import Rubric
+from personabench.metrics.judges.rubric_protocols import RubricJudge
 from personabench.metrics.metric import Metric, Value
 from personabench.models.roles import Role
 from personabench.types import Sample
@@ -24,24 +26,34 @@ class RubricJudged(JudgedTask):
         self, sample: Sample, output: str, interaction: JsonObject, judge: Role
     ) -> JsonObject | None:
         """Have the judge score the answer by each criterion; see `Rubric`."""
-        judged = await rate_by_rubric(
+        judged = await self._rubric_judge.assess(
             judge,
-            self.rubric,
             request=sample.input,
             # The official parser, so that a judgement does not depend on the scorer.
             answer=self.parse(output, sample, self.scorers[0]) or "",
             references=sample.references,
             records=[self.describe(record) for record in sample.history],
         )
-        if judged.attempts > 1:
-            judge.flag("judge_retried", judged.attempts - 1)
-        if judged.value is None:
+        if judged is None:
             return None
+        if judged.retries:
+            judge.flag("judge_retried", judged.retries)
+        for name, count in judged.flags.items():
+            if count:
+                judge.flag(name, count)
+        if not judged.values:
+            return None
+        total = {} if judged.total is None else {"total": judged.total}
         return {
-            "scores": judged.value,
-            "total": self.rubric.total(judged.value),
+            "scores": dict(judged.scores),
+            **total,
+            "values": dict(judged.values),
             "evidence": judged.evidence,
         }
+
+    @cached_property
+    def _rubric_judge(self) -> RubricJudge:
+        return RubricJudge(self.rubric)
 
     def measure_interaction(
         self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
@@ -49,7 +61,8 @@ class RubricJudged(JudgedTask):
         """Return the metrics of the rubric, beside those that the task takes from interactions."""
         values = dict(super().measure_interaction(interaction, None, sample))
         if assessment:
-            values |= self.rubric.values(assessment["scores"])
+            # Judgements from before there were protocols have the scores alone.
+            values |= assessment.get("values") or self.rubric.values(assessment["scores"])
         return values
 
 

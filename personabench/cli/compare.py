@@ -119,6 +119,12 @@ def print_metrics(console: Console, comparison: RunComparison) -> None:
     for name, metric in comparison.metrics.items():
         for line in _metric_lines(name, metric, comparison.n):
             console.print(f" {line}", markup=False)
+    for name, harmed in comparison.harmed.items():
+        console.print(
+            f" {name}: below guessing ({harmed.chance:g}) with A but not with B: "
+            f"{harmed.by_a} of {harmed.users} users; with B but not with A: {harmed.by_b}",
+            markup=False,
+        )
 
 
 def _metric_columns(comparison: RunComparison, joint: str) -> list[Column]:

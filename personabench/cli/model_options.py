@@ -240,8 +240,8 @@ JudgeRubric = Annotated[
     typer.Option(
         "--judge-rubric",
         metavar="FILE",
-        help="Criteria and scale (YAML) by which the judge scores the answers of text tasks.",
-        exists=True,
+        help="Criteria (YAML) by which the judge scores the answers of text tasks, or bespoke, "
+        "boolean or expert.",
         dir_okay=False,
         rich_help_panel=ROLES_PANEL,
     ),

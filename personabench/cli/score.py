@@ -79,6 +79,14 @@ Against = Annotated[
     ),
 ]
 
+Divergence = Annotated[
+    bool,
+    typer.Option(
+        "--divergence",
+        help="Require EGISES and PerSEval: an error where no two users share an input.",
+    ),
+]
+
 
 def score(
     predictions: Predictions,
@@ -90,6 +98,7 @@ def score(
     partial: Partial = False,
     per_sample: PerSample = None,
     against: Against = None,
+    divergence: Divergence = False,
     json: Json = False,
 ) -> None:
     """Score predictions of any system without a model.
@@ -107,9 +116,23 @@ def score(
         ]
         opponents = _score_opponents(stack, parts, against, scorer, partial)
 
+    if divergence:
+        _require_divergence(scored)
     if per_sample is not None:
         _write_samples(per_sample, scored)
     _report(scored, opponents, json)
+
+
+def _require_divergence(scored: Sequence[FileScores]) -> None:
+    from personabench.errors import UsageError
+
+    for scores in scored:
+        if isinstance(scores.divergence, str):
+            raise UsageError(
+                f"--divergence: EGISES and PerSEval compare users on the same input, but "
+                f"{scores.divergence}; score a task whose users share inputs, such as reviews of "
+                "one product, or leave the option out"
+            )
 
 
 def _find_parts(
@@ -289,7 +312,7 @@ def _print_scores(result: dict[str, Any], scores: FileScores) -> None:
     reasons = {interval["reason"] for interval in result["intervals"].values()} - {None}
     for reason in sorted(reasons):
         echo(f"no interval: {reason}")
-    if shared is not None:
+    if not isinstance(shared, str):
         kind = " (simplified: distances to the stimulus are unknown)" if shared.simplified else ""
         echo(
             f"{shared.stimuli} stimuli shared by users, {shared.samples} answers{kind}: "

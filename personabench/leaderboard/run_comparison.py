@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +12,15 @@ import msgspec
 
 from personabench.api import registry
 from personabench.errors import PersonabenchError, UsageError
-from personabench.leaderboard.column import SEED, Column, aggregate_of, check_summary, metric_values
+from personabench.leaderboard.column import (
+    SEED,
+    Column,
+    aggregate_of,
+    chance_of,
+    check_summary,
+    cluster_of,
+    metric_values,
+)
 from personabench.leaderboard.estimates import ALPHA, Contrast, Count, Estimate
 from personabench.leaderboard.rows import conditions, judge_of, metric_directions
 from personabench.leaderboard.stats import holm
@@ -39,6 +49,22 @@ class MetricComparison:
 
 
 @dataclass(frozen=True)
+class Harmed:
+    """Users whose mean is below the score of guessing in one of two runs only.
+
+    Attributes:
+        chance: the score of guessing.
+        by_a, by_b: users below it in that run, but not in the other.
+        users: users with the metric in both runs.
+    """
+
+    chance: float
+    by_a: int
+    by_b: int
+    users: int
+
+
+@dataclass(frozen=True)
 class RunComparison:
     """The comparison of run a with run b.
 
@@ -47,6 +73,8 @@ class RunComparison:
         n, users: scored samples that both runs have, and their users.
         only: number of further samples of each run.
         skipped: metrics that could not be compared.
+        harmed: by metric with a score of guessing, how many users a leaves below it and b does not,
+            and the other way round.
         derived: numbers that the task computes from both runs, by name.
     """
 
@@ -59,6 +87,7 @@ class RunComparison:
     draws: int = DRAWS
     seed: int = SEED
     alpha: float = ALPHA
+    harmed: Mapping[str, Harmed] = field(default_factory=dict)
     derived: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -90,6 +119,7 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         raise UsageError("the runs share no scored sample")
 
     columns: dict[str, Column] = {}
+    harmed: dict[str, Harmed] = {}
     skipped = []
     for name, higher in metric_directions((a, b)).items():
         aggregate = aggregate_of(a, name, scores_a)
@@ -101,7 +131,11 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         check_summary(a, name, scores_a, aggregate)
         check_summary(b, name, scores_b, aggregate)
         pair = [[_restrict(scores, samples)] for scores in (scores_a, scores_b)]
-        columns[name] = Column(pair, name, higher, aggregate)
+        cluster = cluster_of(a, name, scores_a)
+        columns[name] = Column(pair, name, higher, aggregate, cluster=cluster)
+        chance = chance_of(a, name, scores_a)
+        if chance is not None and higher:
+            harmed[name] = count_harmed(pair[0][0], pair[1][0], name, chance)
 
     metrics = compare_metrics(columns)
     users = zip(scores_a.ids, scores_a.users, strict=True)
@@ -112,8 +146,33 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         only={"a": len(scores_a.ids) - len(common), "b": len(scores_b.ids) - len(common)},
         metrics=metrics,
         skipped=skipped,
+        harmed=harmed,
         derived=_derive(a, b, metrics),
     )
+
+
+def count_harmed(a: Vector, b: Vector, name: str, chance: float) -> Harmed:
+    """Count the users who fall below the score of guessing in one of two runs on the same samples.
+
+    A metric of one number per sample is meant, of which higher is better.
+    """
+    means_a, means_b = _user_means(a, name), _user_means(b, name)
+    users = means_a.keys() & means_b.keys()
+    return Harmed(
+        chance,
+        by_a=sum(means_a[user] < chance <= means_b[user] for user in users),
+        by_b=sum(means_b[user] < chance <= means_a[user] for user in users),
+        users=len(users),
+    )
+
+
+def _user_means(scores: Vector, name: str) -> dict[str, float]:
+    owners = dict(zip(scores.ids, scores.users, strict=True))
+    by_user: defaultdict[str, list[float]] = defaultdict(list)
+    for sample, value in metric_values(scores, name).items():
+        if isinstance(value, int | float):
+            by_user[owners[sample]].append(float(value))
+    return {user: math.fsum(values) / len(values) for user, values in by_user.items()}
 
 
 def _derive(a: Run, b: Run, metrics: Mapping[str, MetricComparison]) -> Mapping[str, float]:
@@ -155,6 +214,7 @@ def to_dict(comparison: RunComparison) -> dict[str, Any]:
         "alpha": comparison.alpha,
         "metrics": metrics,
         "skipped": comparison.skipped,
+        "harmed": msgspec.to_builtins(dict(comparison.harmed)),
         "derived": dict(comparison.derived),
     }
 

@@ -5,18 +5,20 @@ it is, `none` empties it, and `size=N` keeps the newest N records. `shuffled` re
 user's, drawn from the seed: one that shares no record with the user's but those that everybody has,
 without records about anything that a question of the user is about, without records newer than the
 question if the data has dates, and cut to the size of the user's own if possible. If the data
-divides its users into strata, the owner is of the user's stratum.
+divides its users into strata, the owner is of the user's stratum. Comparisons are borrowed from the
+drawn user who judged most of the same prompts, so that only the preferences differ.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import msgspec
 
+from personabench.api.comparison import rejected_responses
 from personabench.api.dataset import Dataset, Wrapped, rank_in_time
 from personabench.errors import UsageError
 from personabench.types import Record, Sample, moment, normalized
@@ -38,6 +40,12 @@ def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
     if history == "none":
         return _Truncated(dataset, 0)
     if history == "shuffled":
+        users = {user for _, user in dataset.index()}
+        if len(users) == 1:
+            raise UsageError(
+                f"--history shuffled: {users.pop()} is the only user of {dataset.source}, so there "
+                "is no other history to show; choose own or none"
+            )
         return _Shuffled(dataset, seed)
 
     name, _, size = history.partition("=")
@@ -86,15 +94,14 @@ class _Shuffled(Wrapped):
     def load(self, position: int) -> Sample:
         sample = self.inner.load(position)
         borrowed = self._borrow(sample.user_id)
-        size = len(sample.history)
-        history = _before(borrowed.history, sample)[-size:] if size else ()
+        history = _select(borrowed.history, sample) if sample.history else ()
         return msgspec.structs.replace(sample, history=history, history_owner=borrowed.owner)
 
     def flags(self, position: int) -> Mapping[str, float]:
         """Flag samples without a borrowed record (`no_donor`) or with too few (`short_donor`)."""
         flags = self.inner.flags(position)
         sample = self.inner.load(position)
-        borrowed = _before(self._borrow(sample.user_id).history, sample)
+        borrowed = _select(self._borrow(sample.user_id).history, sample) if sample.history else ()
         if len(borrowed) >= len(sample.history):
             return flags
         return {**flags, "short_donor" if borrowed else "no_donor": 1.0}
@@ -106,6 +113,9 @@ class _Shuffled(Wrapped):
         items = {question.item for question in questions} - {None}
         stimuli = {normalized(question.stimulus) for question in questions if question.stimulus}
         user_records = {_content(record) for question in questions for record in question.history}
+
+        if user_records and all(map(rejected_responses, last_question.history)):
+            return self._choose_judge(user, questions)
 
         best = _Borrowed()
         best_size = 0
@@ -121,6 +131,41 @@ class _Shuffled(Wrapped):
                 best = _Borrowed(candidate, usable)
                 best_size = size
         return best
+
+    def _choose_judge(self, user: str, questions: Sequence[Sample]) -> _Borrowed:
+        """Choose the drawn user who compared responses to most of the user's prompts.
+
+        All questions of a user may be prompts of their histories too, so each sample leaves out its
+        own prompt only, in `_select`.
+        """
+        own = {_content(record) for question in questions for record in question.history}
+        prompts = {prompt for prompt, _ in own}
+        most = max(len(question.history) for question in questions)
+
+        best = _Borrowed()
+        best_rank = (0, 0)
+        for candidate in self._draw_candidates(user):
+            usable = self._gather_records(candidate)
+            # Who prefers the same throughout is the user under another name.
+            if own.issuperset(map(_content, usable)):
+                continue
+            shared = len(prompts.intersection(record.stimulus for record in usable))
+            rank = shared, min(len(usable), most)
+            if rank > best_rank:
+                best, best_rank = _Borrowed(candidate, usable), rank
+        return best
+
+    def _gather_records(self, user: str) -> tuple[Record, ...]:
+        """A user's records in any of their samples, oldest first."""
+        last = self.inner.load(self._find_last(user)).history
+        records = {_content(record): record for record in last}
+        first = self.inner.load(self._positions[user][0]).history
+        # Histories that grow are in the last one; others differ by sample.
+        if not records.keys() >= set(map(_content, first)):
+            for position in self._positions[user]:
+                for record in self.inner.load(position).history:
+                    records.setdefault(_content(record), record)
+        return tuple(records.values())
 
     def _draw_candidates(self, user: str) -> list[str]:
         strata = self.inner.strata()
@@ -172,6 +217,26 @@ def _before(history: tuple[Record, ...], question: Sample) -> tuple[Record, ...]
     if not time:
         return history
     return tuple(record for record in history if moment(record.time) <= time)
+
+
+def _select(borrowed: tuple[Record, ...], sample: Sample) -> tuple[Record, ...]:
+    """As many of the borrowed records as the sample has of its own, the newest.
+
+    Of comparisons, those of the sample's own prompt are left out, and those of the prompts in its
+    history come first.
+    """
+    count = len(sample.history)
+    visible = _before(borrowed, sample)
+    prompts = {record.stimulus for record in sample.history if rejected_responses(record)}
+    if not prompts:
+        return visible[-count:]
+
+    own = normalized(sample.stimulus or "")
+    others = [record for record in visible if normalized(record.stimulus or "") != own]
+    # Stable, so that among both kinds the newest are last.
+    ranked = sorted(others, key=lambda record: record.stimulus in prompts)
+    chosen = {id(record) for record in ranked[-count:]}
+    return tuple(record for record in others if id(record) in chosen)
 
 
 def _content(record: Record) -> tuple[str | None, str]:

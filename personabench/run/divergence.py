@@ -30,7 +30,7 @@ def measure_divergence(
     task: Task,
     samples: Mapping[str, Sample],
     answers: Mapping[str, str | None],
-) -> SharedStimuli | None:
+) -> SharedStimuli | str:
     """Compare the answers of users who share an item or, without items, a stimulus.
 
     The distance is 1 - ROUGE-L. Of several answers to one user about one stimulus, the first
@@ -40,10 +40,11 @@ def measure_divergence(
         answers: parsed answers by sample id.
 
     Returns:
-        None if the task's responses are not free text, or no two users share a stimulus.
+        Why they cannot be compared, in words, if the task's responses are not free text, or no two
+        users share a stimulus.
     """
     if task.kind != "text":
-        return None
+        return f"{task.name} has no free text, but {task.kind}"
 
     # By item or stimulus, then by user.
     groups: dict[str, dict[str, Sample]] = {}
@@ -55,7 +56,7 @@ def measure_divergence(
 
     shared = [list(users.values()) for users in groups.values() if len(users) > 1]
     if not shared:
-        return None
+        return "no two users of these answers respond to the same stimulus or item"
 
     documents = [
         measure_distances(

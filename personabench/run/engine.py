@@ -31,6 +31,7 @@ from personabench.api.population import Population
 from personabench.api.prompts import Prompts
 from personabench.api.task import Task
 from personabench.errors import (
+    BackendDown,
     BackendError,
     BrokenOff,
     MisfitError,
@@ -62,9 +63,10 @@ from personabench.run.attempt import (
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspended_stack
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
+from personabench.run.quiet import describe, withhold
 from personabench.run.training import MappedAdapters
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample, User
+from personabench.types import ONLY_TRY, Phase, Prediction, Sample, Try, User
 
 _log = logging.getLogger("personabench")
 
@@ -229,6 +231,10 @@ class Engine:
                 await self._prepare(owed)
                 try:
                     await self._run_workers(owed)
+                except BackendDown as failure:
+                    if not self.task.sensitive:
+                        raise
+                    raise BackendDown(withhold(failure)) from None
                 finally:
                     await self.method.close()
 
@@ -338,23 +344,29 @@ class Engine:
         if self.observe is not None:
             self.observe(position, prediction)
 
-    async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
+    async def _answer(
+        self, sample: Sample, attempt: Attempt, ctx: Context | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
         self._mapped_adapters.check(view)
         attempt.profile, state = await self._profiles.get(view)
-        return await self.method.predict(view, state, attempt.ctx), {}
+        return await self.method.predict(view, state, ctx or attempt.ctx), {}
 
-    async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
-        async def reply(variant: Sample) -> str:
-            attempt.history = variant.history
-            answer, _ = await self._answer(variant, attempt)
+    async def _converse(self, sample: Sample, whole: Attempt) -> tuple[str, Mapping[str, Any]]:
+        async def reply(
+            variant: Sample, /, attempt: Try = ONLY_TRY, temperature: float | None = None
+        ) -> str:
+            whole.history = variant.history
+            ctx = whole.ctx.repeating(attempt, temperature)
+            answer, _ = await self._answer(variant, whole, ctx)
+            whole.ctx.cited = ctx.cited
             return encodable(require_text(answer))
 
         if not isinstance(self.task, DialogueTask):
             raise UsageError(
                 f"task {self.task.name} has protocol 'dialogue' but no method `converse`"
             )
-        return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
+        return await self.task.converse(sample, reply, whole.ctx, whole.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
         """A user's owed rounds.
@@ -449,7 +461,7 @@ class Engine:
                 interaction = plain({**interaction, "method": attempt.notes})
             shown = attempt.list_shown(sample)
         except BackendError as failure:
-            error = str(failure)
+            error = describe(failure, sensitive=self.task.sensitive)
             if not comes_from_models(failure):
                 self.client.finish(sample.id)
             if isinstance(failure, BrokenOff):
@@ -458,7 +470,7 @@ class Engine:
                 self._learn_window(failure, attempt)
         except PluginError as failure:
             self.client.finish(sample.id)
-            error = encodable(str(failure))
+            error = encodable(describe(failure, sensitive=self.task.sensitive))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
@@ -472,7 +484,8 @@ class Engine:
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
             self.client.finish(sample.id)
-            error = encodable(f"{self.method.name}: {describe_error(failure)}")
+            reason = withhold(failure) if self.task.sensitive else describe_error(failure)
+            error = encodable(f"{self.method.name}: {reason}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
         return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)

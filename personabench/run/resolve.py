@@ -16,6 +16,7 @@ import msgspec
 
 from personabench.api import params, registry
 from personabench.api.compatibility import check_requirements, explain_misfit, judge_fit
+from personabench.api.composition import select_params
 from personabench.api.dataset import Dataset
 from personabench.api.fidelity import apply_paper_settings, list_differences, names_paper
 from personabench.api.guard import create, params_of
@@ -258,7 +259,8 @@ class _Resolver:
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
         self._check_prompts()
-        owners = ["task", *(cls.name for cls in self.methods)]
+        parts = [part for cls in self.methods for part in cls.parts]
+        owners = list(dict.fromkeys(["task", *(cls.name for cls in self.methods), *parts]))
         grid = [
             params.parse_assignments([*self.options.assignments, *point], owners)
             for point in params.expand_grid(self.options.grid)
@@ -279,7 +281,7 @@ class _Resolver:
         """Whether a method is to run as in its paper, whose requests are not worded for small
         models; all runs of a command are worded alike."""
         return any(
-            names_paper(cls, {**parameters.get("", {}), **parameters.get(cls.name, {})})
+            names_paper(cls, {**parameters.get("", {}), **select_params(cls, parameters)})
             for cls in self.methods
             for parameters in grid
         )
@@ -357,7 +359,7 @@ class _Resolver:
             )
             return
 
-        texts = {**shared, **parameters.get(method_class.name, {})}
+        texts = {**shared, **select_params(method_class, parameters)}
         sampling = self.options.sampling
         is_paper = names_paper(method_class, texts)
         if is_paper:

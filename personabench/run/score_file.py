@@ -58,7 +58,7 @@ class FileScores:
         samples: each sample's answer and values, by id.
         measured: the metrics in `metrics`.
         extras: metrics that are not the task's own.
-        divergence: how answers differ between users; None if no two share a stimulus.
+        divergence: how answers differ between users; why they cannot be compared otherwise.
     """
 
     task: str
@@ -76,7 +76,7 @@ class FileScores:
     samples: tuple[SampleScore, ...] = field(default=(), repr=False)
     measured: tuple[Metric, ...] = field(default=(), repr=False)
     extras: Mapping[str, float] = field(default_factory=dict)
-    divergence: SharedStimuli | None = None
+    divergence: SharedStimuli | str = ""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,9 @@ def require_single_answers(task: Task) -> None:
     Raises:
         UsageError: it is one.
     """
-    if task.protocol != "static":
+    # A conversation without a simulated user only repeats requests, and its answers stand alone.
+    is_alone = task.protocol == "dialogue" and "simulator" not in task.roles
+    if task.protocol != "static" and not (is_alone and "judge" in task.roles):
         raise _explain_interaction(task)
 
 

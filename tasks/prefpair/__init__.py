@@ -1,140 +1,49 @@
 """Which of several responses does this user prefer?
 
 Loaders for data sets of comparisons: `psoups` (P-Soups and the benchmarks of AlignX, arXiv
-2503.15463), `prism` (arXiv 2404.16019), `community_alignment` (arXiv 2507.09650) and `personalllm`
-(arXiv 2409.20296).  A sample is one order of the responses, and every comparison is put in two
+2503.15463), `prism` (arXiv 2404.16019), `community_alignment` (arXiv 2507.09650), `personalllm`
+(arXiv 2409.20296), `personafeedback` (arXiv 2506.12915) and `personalized_rewardbench` (arXiv
+2604.07343).  A sample is one order of the responses, and every comparison is put in two
 orders by default.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import msgspec
 
-from personabench.api import defaults
-from personabench.api.dataset import Dataset
-from personabench.api.layout import Layout, Parts, arrange
-from personabench.api.rows import NoDataError
-from personabench.api.task import Task
-from personabench.api.wording import Rendered, Vocabulary
+from personabench.metrics.judges.personafeedback import read_choice
 from personabench.metrics.metric import Metric, Value
-from personabench.models.tokens import Tokens
-from personabench.tasks.prefpair import community_alignment, personalllm, prism, psoups, scoring
-from personabench.tasks.prefpair.comparison import (
-    Comparison,
-    Orders,
-    make_samples,
-    mark_disagreement,
+from personabench.tasks.prefpair import (
+    community_alignment,
+    personafeedback,
+    personalllm,
+    prism,
+    psoups,
+    rewardbench,
+    scoring,
 )
+from personabench.tasks.prefpair.base import PreferenceTask
+from personabench.tasks.prefpair.comparison import Comparison, mark_disagreement
 from personabench.types import Record, Sample
 
-__all__ = ["CommunityAlignment", "PersonalLLM", "Prism", "Psoups"]
+__all__ = [
+    "CommunityAlignment",
+    "PersonaFeedback",
+    "PersonalLLM",
+    "PersonalizedRewardBench",
+    "Prism",
+    "Psoups",
+]
 
 CONVERSATION_TYPES = ("unguided", "values guided", "controversy guided")
 
 
-class _PreferenceTask(Task):
-    """The part that all sources share: samples of comparisons, wording and metrics."""
-
-    default_split = "all"
-    accepts_file = True
-    max_tokens = 16
-    metrics: ClassVar[tuple[Metric, ...]] = scoring.METRICS
-    words = Vocabulary(
-        person="user",
-        stimulus="message",
-        response="preferred response",
-        profile_question=(
-            "What does this user prefer in a response: topics, positions, length, tone and form? "
-            "What does the user not prefer?"
-        ),
-        goal="Choose the response that this user prefers.",
-        instruction=(
-            "Which of these responses does the user prefer? Answer with its letter and nothing "
-            "else."
-        ),
-        answer_form="the letter of the response that the user prefers",
-    )
-
-    @dataclasses.dataclass(frozen=True)
-    class Params(Layout):
-        """Options of the task, beside those of the layout.
-
-        Attributes:
-            orders: orders in which each comparison is put: both, or one drawn from its id.
-            self_description: whether requests show what users say about themselves.
-        """
-
-        orders: Orders = 2
-        self_description: Literal["off", "on"] = "off"
-
-    params: Params
-
-    def open(self, split: str, data: Path | None) -> Dataset:
-        self._counts: Counter[str] = Counter()
-        dataset = super().open(split, data)
-        if data is None:
-            dataset.source = f"example data, not {self.title.partition(':')[0]}"
-        dataset.warnings = (*dataset.warnings, *self._describe_counts(self._counts))
-        return dataset
-
-    def load(self, split: str, data: Path | None) -> Iterator[Sample]:
-        if data is None:
-            raise NoDataError(f"the example data of {self.name} are missing; name a folder")
-        counts = self._counts = Counter()
-        shows_profile = self.params.self_description == "on"
-        folder = data / self.name
-        for comparison in self.read(folder if folder.is_dir() else data, counts):
-            yield from make_samples(comparison, self.params.orders, shows_profile)
-
-    @abstractmethod
-    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
-        """Read the comparisons; `counts` receives the numbers of omitted ones."""
-
-    def _describe_counts(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """Describe omissions, as warnings."""
-        if counts["own prompt"]:
-            yield (
-                f"{counts['own prompt']} records were left out of histories, since their prompt "
-                "is that of their sample"
-            )
-
-    def render(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
-    ) -> Rendered:
-        """See `Task`; a question without choices is the message itself, to weigh replies to it."""
-        if sample.choices:
-            return super().render(sample, records, notes, tokens)
-        parts = Parts(
-            question=sample.input,
-            notes=f"About this user:\n{notes}" if notes else "",
-            records=records,
-            word_turn=lambda record: record.stimulus or "",
-            word_list=self._list_records,
-        )
-        return Rendered(tuple(arrange(parts, self.params, "list")), tuple(records))
-
-    def render_content(
-        self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
-    ) -> Rendered:
-        """See `Wording`: the default, which goes with the default `render` of choices."""
-        return defaults.render_content(self, sample, records, notes, self.history_format)
-
-    def _list_records(self, records: Sequence[Record]) -> str:
-        described = [self.describe(record) for record in records]
-        return "\n\n".join(["From this user's history:", *described])
-
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        return scoring.measure(parsed, sample)
-
-
-class Psoups(_PreferenceTask):
+class Psoups(PreferenceTask):
     """Pairs of responses in the form of AlignX's benchmarks."""
 
     name = "psoups"
@@ -149,7 +58,7 @@ class Psoups(_PreferenceTask):
         return psoups.read_comparisons(data, counts)
 
 
-class Prism(_PreferenceTask):
+class Prism(PreferenceTask):
     """Pairs of responses that one person rated in a conversation."""
 
     name = "prism"
@@ -172,7 +81,7 @@ class Prism(_PreferenceTask):
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params(_PreferenceTask.Params):
+    class Params(PreferenceTask.Params):
         """Options of the task, beside those of the family.
 
         Attributes:
@@ -209,7 +118,7 @@ class Prism(_PreferenceTask):
         return values
 
 
-class CommunityAlignment(_PreferenceTask):
+class CommunityAlignment(PreferenceTask):
     """Four responses of which an annotator prefers one; many annotators judge the same ones."""
 
     name = "community_alignment"
@@ -220,7 +129,7 @@ class CommunityAlignment(_PreferenceTask):
     )
     licence = "CC BY 4.0"
     offers = ("history", "options", "comparisons", "majority")
-    metrics = (*scoring.METRICS, *scoring.SUBSET_METRICS)
+    metrics = (*scoring.choice_metrics(chance=0.25), *scoring.SUBSET_METRICS)
 
     def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
         return mark_disagreement(list(community_alignment.read_comparisons(data, counts)))
@@ -239,7 +148,7 @@ class CommunityAlignment(_PreferenceTask):
         return {**scoring.measure(parsed, sample), **subsets}
 
 
-class PersonalLLM(_PreferenceTask):
+class PersonalLLM(PreferenceTask):
     """Responses of which a simulated user, a mixture of reward models, prefers one."""
 
     name = "personalllm"
@@ -249,10 +158,15 @@ class PersonalLLM(_PreferenceTask):
     licence = "CC BY 4.0"
     offers = ("history", "options", "comparisons", "majority")
     accepts_file = False
-    metrics = (*scoring.METRICS, Metric("normalized-score"), *scoring.SUBSET_METRICS)
+    # A response of mean score is what guessing gets.
+    metrics = (
+        *scoring.choice_metrics(chance=None),
+        Metric("normalized-score", chance=0.0),
+        *scoring.SUBSET_METRICS,
+    )
 
     @dataclasses.dataclass(frozen=True)
-    class Params(_PreferenceTask.Params):
+    class Params(PreferenceTask.Params):
         """Options of the task, beside those of the family.
 
         Attributes:
@@ -298,3 +212,81 @@ class PersonalLLM(_PreferenceTask):
             "normalized-score": personalllm.normalize_pick(scores, parsed),
             **subsets,
         }
+
+
+class PersonaFeedback(PreferenceTask):
+    """Two answers to a question, of which one suits a persona; three tiers in two tracks."""
+
+    name = "personafeedback"
+    kind = "category"
+    title = "PersonaFeedback: which of two answers suits a persona?"
+    source = "https://github.com/PersonalAILab/PersonaFeedback (arXiv 2506.12915)"
+    licence = "see its page"
+    offers = ("history", "options", "pairs")
+    accepts_file = False
+    metrics = (*scoring.METRICS, *scoring.group_metrics(personafeedback.CELLS))
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(PreferenceTask.Params):
+        """Options of the task, beside those of the family.
+
+        Attributes:
+            setting: what is known of a user: memory is a history of memories, persona stands in the
+                request, none is nothing.
+        """
+
+        setting: personafeedback.Setting = "memory"
+
+        def __post_init__(self) -> None:
+            if self.self_description == "on":
+                raise ValueError("setting=persona shows the persona; leave self_description off")
+
+    params: Params
+
+    @property
+    def shows_profile(self) -> bool:
+        """Whether requests begin with the persona."""
+        return self.params.setting == "persona"
+
+    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+        return personafeedback.read_comparisons(data, self.params.setting, counts)
+
+    def describe(self, record: Record) -> str:
+        return record.response
+
+    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
+        """See `Task`; also reads the last "answer: X", as the benchmark does."""
+        letter = read_choice(output)
+        if letter is not None and sample.choices:
+            return sample.choices["AB".index(letter)]
+        return super().parse(output, sample, scorer)
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        is_right = float(parsed in sample.references)
+        cell = sample.hidden["cell"]
+        groups = scoring.measure_groups(is_right, cell, personafeedback.CELLS)
+        return {**scoring.measure(parsed, sample), **groups}
+
+
+class PersonalizedRewardBench(PreferenceTask):
+    """Two answers to a question, one by a user's rubric and one against it."""
+
+    name = "personalized_rewardbench"
+    kind = "category"
+    title = "Personalized RewardBench: which of two answers keeps to a user's rubric?"
+    source = "https://huggingface.co/datasets/QiyaoMa/Personalized-RewardBench (arXiv 2604.07343)"
+    licence = "see its page"
+    offers = ("history", "options", "pairs")
+    metrics = (*scoring.METRICS, *scoring.group_metrics(rewardbench.CATEGORIES))
+
+    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+        return rewardbench.read_comparisons(data, counts)
+
+    def describe(self, record: Record) -> str:
+        return f"Earlier question: {record.response}"
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        is_right = float(parsed in sample.references)
+        category = sample.hidden["category"]
+        groups = scoring.measure_groups(is_right, category, rewardbench.CATEGORIES)
+        return {**scoring.measure(parsed, sample), **groups}

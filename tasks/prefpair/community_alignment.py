@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personabench.api.comparison import comparison_record
-from personabench.api.rows import Row, read_rows
+from personabench.api.downloads import MANIFEST
+from personabench.api.rows import ENDINGS, Row, read_rows
 from personabench.errors import DataError
 from personabench.tasks.prefpair.comparison import Comparison, drop_own_prompt
 from personabench.types import Record
@@ -32,7 +33,7 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
         DataError: the file is missing or broken, or a row lacks a field.
     """
     earlier: dict[str, list[Record]] = defaultdict(list)
-    for row in read_rows(data):
+    for row in _read_tables(data):
         counts["conversations"] += 1
         responses = _read_responses(row)
         if responses is None:
@@ -60,6 +61,18 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
             reason=reason.strip() if isinstance(reason, str) else "",
         )
         earlier[user_id].append(record)
+
+
+def _read_tables(data: Path) -> Iterator[Row]:
+    paths = [path for path in sorted(data.rglob("*")) if path.suffix in ENDINGS]
+    if data.is_file():
+        paths = [data]
+    elif not paths:
+        raise DataError(f"{data} holds no table ({', '.join(ENDINGS)})")
+    for path in paths:
+        # The manifest of a download is no table.
+        if path.name != MANIFEST:
+            yield from read_rows(path)
 
 
 def _read_responses(row: Row) -> tuple[str, ...] | None:

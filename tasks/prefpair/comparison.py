@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -129,6 +130,39 @@ def mark_disagreement(comparisons: Sequence[Comparison]) -> Iterator[Comparison]
         if majority and majority != comparison.responses[0]:
             hidden["departs"] = "yes"
         yield comparison._replace(majority=majority, hidden=hidden)
+
+
+class Agreement:
+    """How often users agree who judged the same responses to the same prompt.
+
+    Keeps a hash of each preference, since data sets have hundreds of thousands.
+    """
+
+    def __init__(self) -> None:
+        self._preferences: dict[int, dict[str, int]] = defaultdict(dict)
+
+    def add(self, comparison: Comparison) -> None:
+        """Count a comparison; a user who judged the same twice has one vote, the last."""
+        votes = self._preferences[hash(_group_key(comparison))]
+        votes[comparison.user_id or comparison.id] = hash(comparison.responses[0])
+
+    def describe(self) -> str | None:
+        """Describe the agreement, and the ceiling of a rule that is the same for all users.
+
+        None if no two users judged the same.
+        """
+        shared = [Counter(votes.values()) for votes in self._preferences.values() if len(votes) > 1]
+        if not shared:
+            return None
+        agreeing = sum(math.comb(count, 2) for votes in shared for count in votes.values())
+        pairs = sum(math.comb(votes.total(), 2) for votes in shared)
+        majority = sum(max(votes.values()) for votes in shared)
+        judgements = sum(votes.total() for votes in shared)
+        return (
+            f"{len(shared)} prompts with the same responses were judged by several users: two of "
+            f"them agree in {agreeing / pairs:.1%} of cases, and one answer for all is right in "
+            f"{majority / judgements:.1%} at most"
+        )
 
 
 def find_majority(texts: Sequence[str]) -> str:

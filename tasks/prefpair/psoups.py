@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from personabench.api.comparison import comparison_record
+from personabench.api.downloads import MANIFEST
 from personabench.api.rows import Row, read_rows
 from personabench.errors import DataError
 from personabench.hashing import digest
@@ -29,7 +30,8 @@ def list_files(data: Path) -> list[Path]:
     """
     if data.is_file():
         return [data]
-    paths = sorted(data.glob("*.json"))
+    # The manifest of a download is no table.
+    paths = [path for path in sorted(data.glob("*.json")) if path.name != MANIFEST]
     if not paths:
         raise DataError(
             f"{data} holds no JSON files; name a file of AlignX's benchmark folder, or the folder "

@@ -7,7 +7,7 @@ rows with the number of the comparison, so that any resample of users can be agg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,32 @@ def mean_of_subset(values: Floats) -> float:
     """Mean over the samples of a subset; rows are (value, 1 if it is in the subset else 0)."""
     inside = values[values[:, 1] == 1, 0]
     return float(inside.mean()) if len(inside) else float("nan")
+
+
+def measure_groups(is_right: float, group: str, groups: Sequence[str]) -> dict[str, Value]:
+    """Measure accuracy by group, and its plain mean over groups, of an answer in one of them."""
+    values: dict[str, Value] = {
+        f"accuracy-{name}": [is_right, float(name == group)] for name in groups
+    }
+    values["accuracy-mean"] = [is_right, float(groups.index(group))]
+    return values
+
+
+def group_metrics(groups: Sequence[str]) -> tuple[Metric, ...]:
+    """The metrics of `measure_groups`."""
+    return (
+        Metric("accuracy-mean", aggregate=mean_of_groups),
+        *(
+            Metric(f"accuracy-{name}", aggregate=mean_of_subset, size=size_of_subset)
+            for name in groups
+        ),
+    )
+
+
+def mean_of_groups(values: Floats) -> float:
+    """Plain mean over groups of their means; rows are (value, number of the group)."""
+    means = [values[values[:, 1] == group, 0].mean() for group in np.unique(values[:, 1])]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def size_of_subset(values: Floats) -> int:
@@ -145,12 +171,19 @@ def count_disagreement(values: Floats) -> int:
     return sum(len(group) for group in _split_groups(values))
 
 
-METRICS = (
-    Metric("accuracy"),
-    Metric("strict", aggregate=strict_accuracy, size=count_both_orders),
-    Metric("flip", higher_is_better=False, aggregate=flip_share, size=count_both_orders),
-    Metric("first-share", higher_is_better=False, aggregate=mean_of_subset, size=size_of_subset),
-)
+def choice_metrics(chance: float | None) -> tuple[Metric, ...]:
+    """The metrics of choices; `chance` is 1 / n of n responses, None if their number differs."""
+    return (
+        Metric("accuracy", chance=chance),
+        Metric("strict", aggregate=strict_accuracy, size=count_both_orders),
+        Metric("flip", higher_is_better=False, aggregate=flip_share, size=count_both_orders),
+        Metric(
+            "first-share", higher_is_better=False, aggregate=mean_of_subset, size=size_of_subset
+        ),
+    )
+
+
+METRICS = choice_metrics(chance=0.5)
 SUBSET_METRICS = (
     Metric("accuracy-disagreement", aggregate=disagreement_accuracy, size=count_disagreement),
     Metric("accuracy-minority", aggregate=mean_of_subset, size=size_of_subset),

@@ -35,6 +35,17 @@ def judge(messages: Sequence[Message]) -> str:
     ]
     if scores:
         return "\n".join(["It says so.", *scores])
+    questions = re.findall(r"^(\w+): .*\?$", answer.rpartition("Questions:")[2], re.MULTILINE)
+    if "Relevant:" in instructions:
+        return f"All matter.\nRelevant: {', '.join(questions)}"
+    if questions:
+        return "\n".join(f"{question}: yes" for question in questions)
+    if "NUMBER: what it is about" in instructions:
+        return "1: the whole text"
+    if "A1: none" in instructions:
+        return "A1: U1, content yes, style partly"
+    if "Begin your reply with yes or no" in instructions:
+        return "no"
     return "It says so.\nVerdict: right" if "Verdict:" in instructions else ""
 
 
@@ -129,6 +140,9 @@ def fill_in(words: Sequence[str], folder: Path) -> list[str]:
         elif word.startswith("results/") and word.endswith("FILE.jsonl"):
             pattern = word.replace("...", "**").replace("FILE", "*")
             word = str(max(folder.glob(pattern), key=lambda file: file.stat().st_mtime_ns))
+        elif word.startswith("results/runs/") and "*" in word:
+            # A shell would replace it by all that match; pages mean one run.
+            word = str(max(folder.glob(word), key=lambda file: file.stat().st_mtime_ns))
         elif "$SLURM_ARRAY_TASK_ID" in word:
             word = word.replace("$SLURM_ARRAY_TASK_ID", "1")
         filled.append(word)

@@ -33,6 +33,9 @@ class JudgeServer:
     def __init__(self) -> None:
         judge = self
         self.requests: list[dict[str, Any]] = []
+        # In place of the scores, if it is not empty.
+        self.verdict = ""
+        self.criteria: tuple[str, ...] = ()
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, *_: Any) -> None:
@@ -44,9 +47,7 @@ class JudgeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 judge.requests.append(body)
-                answer = body["messages"][-1]["content"].rpartition("Answer to score:\n")[2]
-                score = 1 + sum(map(ord, answer)) % 5
-                text = f"It says it.\ncorrect: {score}\n**polite**: {6 - score}"
+                text = judge.verdict or judge.answer(body["messages"][-1]["content"])
                 message = {"role": "assistant", "content": text}
                 choice = {"index": 0, "message": message, "finish_reason": "stop"}
                 usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 14}
@@ -62,6 +63,25 @@ class JudgeServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+
+    def answer(self, question: str) -> str:
+        answer = question.rpartition("Answer to score:\n")[2]
+        score = 1 + sum(map(ord, answer)) % 5
+        if "Claim:" in question:
+            return "yes" if score > 3 else "no"
+        if "Aspects of the answer:" in question:
+            count = len(re.findall(r"^A\d+:", question, re.MULTILINE))
+            lines = [f"A{n}: U{n}, content yes, style partly" for n in range(1, count + 1)]
+            return "\n".join(lines)
+        if question.startswith("Text:"):
+            return "1: what it is about\n2: how it ends"
+        if "Questions:" in question and "Reply:" in question:
+            return "topic: yes\nlength: no\nwords: na"
+        if "Questions:" in question:
+            return "These matter.\nRelevant: topic, length, words, weather"
+        if "Answer to score:" in question and "need" in self.criteria:
+            return "\n".join(f"{name}: {score}" for name in self.criteria)
+        return f"It says it.\ncorrect: {score}\n**polite**: {6 - score}"
 
     @property
     def scored(self) -> list[str]:
@@ -157,6 +177,10 @@ def test_labels_say_how_far_to_trust_the_judge(
     assert len(items) == 20
     assert items[0]["labels"] == {"correct": None, "polite": None}
     assert items[0]["question"] and items[0]["answer"]
+    # The labeller sees what the judge saw: the user's records too, and the scale.
+    assert items[0]["history"] and items[0]["scale"] == [1, 5]
+    assert all(record in judge_text(judge) for record in items[0]["history"])
+    assert "replace each null by your score from 1 to 5" in asked.err
     assert "scores" not in items[0]
 
     judged = {line["sample_id"]: line["values"]["scores"] for line in read_lines(file)}
@@ -185,6 +209,91 @@ def test_labels_say_how_far_to_trust_the_judge(
     assert report[str(file)]["agreement"][0]["criterion"] == "total"
 
 
+def judge_text(judge: JudgeServer) -> str:
+    return "\n".join(judge.scored)
+
+
+def test_labels_off_the_scale_and_of_no_criterion_are_refused(
+    personabench: Command, refused: Callable[..., str], judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    (summary,) = personabench(*words(judge, rubric, "-m", "rag", "--json")).json
+    (file,) = Path(summary["folder"]).glob("judgements/*.jsonl")
+    sample = read_lines(file)[0]["sample_id"]
+    labels = tmp_path / "labels.jsonl"
+
+    def problem(**line: Any) -> str:
+        good = json.dumps({"id": sample, "labels": {"correct": 5, "polite": None}})
+        labels.write_text(f"{good}\n{json.dumps({'id': sample, **line})}\n")
+        return refused("judge-report", file, "--labels", labels)
+
+    assert "line 2: 'polite' is 9; the rubric's scale is 1 to 5" in problem(labels={"polite": 9})
+    assert "line 2: label is 0.5; the rubric's scale is 1 to 5" in problem(label=0.5)
+    assert "no criterion 'polte'; it has correct, polite" in problem(labels={"polte": 4})
+    # Ratings of another run, which may have had another rubric, are passed over.
+    labels.write_text(json.dumps({"run": "00000000", "id": sample, "label": 90}) + "\n")
+    assert personabench("judge-report", file, "--labels", labels).code == 0
+
+
+def test_unreadable_verdicts_say_what_the_judge_wrote_and_how_to_ask_again(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml", primary=True)
+    judge.verdict = "I would give it four points."
+    ended = personabench(*words(judge, rubric, "-m", "rag"))
+    assert "9 answers are unjudged: no reply of the judge held a score" in ended.err
+    assert "rag: 9 answers are unjudged and have no score" in ended.out
+    (folder,) = Path("results/runs/lamp4/rag").glob("*/*")
+    log = sorted(folder.glob("attempts/*.log"))[-1].read_text()
+    assert "no score could be read in 4 replies of the judge" in log
+    assert "I would give it four points." in log
+
+    judge.verdict = ""
+    # A repeated command leaves them as they are; without the file, all are judged again.
+    assert "9 answers are unjudged" in personabench(*words(judge, rubric, "-m", "rag")).err
+    (file,) = folder.glob("judgements/*.jsonl")
+    file.unlink()
+    ended = personabench(*words(judge, rubric, "-m", "rag", "--json"))
+    assert "unjudged" not in ended.json[0]["counters"]
+    assert ended.json[0]["metrics"]["official"]["helpful"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("boolean", {"boolean": 0.5, "boolean.content": 1.0, "boolean.style": 0.0}),
+        ("expert", {"expert": 0.75, "expert.content": 1.0, "expert.style": 0.5}),
+        ("bespoke", None),
+    ],
+)
+def test_rubrics_of_the_package_are_named_and_judge_by_their_protocol(
+    personabench: Command, judge: JudgeServer, name: str, expected: dict[str, float] | None
+) -> None:
+    judge.criteria = ("need", "depth", "tone", "style")
+    ended = personabench(*words(judge, Path(name), "-m", "rag", "--json"))
+    assert ended.code == 0, ended.err
+    (summary,) = ended.json
+    scores = summary["metrics"]["official"]
+    if expected is None:
+        four = [scores[f"bespoke.{criterion}"] for criterion in judge.criteria]
+        assert scores["bespoke"] == pytest.approx((sum(four) + scores["bespoke.recall"]) / 5)
+        assert min(four) >= 20
+    else:
+        assert {metric: scores[metric] for metric in expected} == expected
+    if name == "boolean":
+        counts = [scores[f"boolean.{part}"] for part in ("relevant", "na", "unanswered")]
+        assert counts == [3.0, 1.0, 0.0]
+        # One selection for each request and user, whatever the number of answers.
+        texts = [body["messages"][-1]["content"] for body in judge.requests]
+        selections = [text for text in texts if "Questions:" in text and "Reply:" not in text]
+        assert len(selections) == summary["n"]
+        assert personabench(*words(judge, Path(name), "-m", "none")).code == 0
+        texts = [body["messages"][-1]["content"] for body in judge.requests]
+        repeated = [text for text in texts if "Questions:" in text and "Reply:" not in text]
+        assert len(repeated) == len(selections), "another method faces the same questions"
+    assert summary["provenance"]["rubric"]["protocol"] == {"expert": "aspects"}.get(name, name)
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -197,6 +306,23 @@ def test_rubrics_that_cannot_work_are_refused(refused: Callable[..., str], tmp_p
     assert "no text, but ordinal" in refused(*judged, "-t", "lamp3")
     assert "has a judge of its own" in refused(*judged, "-t", "prefdisco")
     assert "with --shard" in refused(*judged, "-t", "lamp4", "--shard", "1/2")
+    assert "or one of: bespoke, boolean, expert" in refused(
+        "run",
+        "-m",
+        "none",
+        "-t",
+        "lamp4",
+        "--judge-rubric",
+        "bespok",
+        "--judge-backend",
+        "scripted",
+    )
+    rubric.write_text("criteria: {recall: b}\nprotocol: bespoke")
+    assert "'recall' is a metric of the protocol" in refused(*judged, "-t", "lamp4")
+    rubric.write_text("criteria: {a: b}\nprotocol: bespoke\nscale: [1, 3]")
+    assert "grades from 1 to 5" in refused(*judged, "-t", "lamp4")
+    rubric.write_text("criteria: {a: {question: b, category: c}}")
+    assert "categories belong to the protocol boolean" in refused(*judged, "-t", "lamp4")
     rubric.write_text("criteria: {}")
     assert "criteria is empty" in refused(*judged, "-t", "lamp4")
     rubric.write_text("criteria: {a: b}\nscle: [1, 3]")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -213,6 +214,24 @@ def test_a_run_is_scored_like_its_file(personabench: Command, refused: Callable[
     assert "needs the interaction of a run" in refused(
         "score", "-t", "prelude_summ", "--predictions", file
     )
+
+
+def test_divergence_of_answers_needs_users_who_share_an_input(
+    personabench: Command, refused: Callable[..., str]
+) -> None:
+    def run(task: str) -> str:
+        folder: str = personabench(
+            "run", "-b", "scripted", "-t", task, "-m", "copy_nearest", "--json"
+        ).json[0]["folder"]
+        return folder
+
+    shared = personabench("score", "--predictions", run("reviews"), "--divergence")
+    assert shared.code == 0, shared.err
+    assert re.search(r"stimuli shared by users, \d+ answers: EGISES 0\.\d+ ", shared.out)
+    message = refused("score", "--predictions", run("lamp4"), "--divergence")
+    assert "no two users of these answers respond to the same stimulus" in message
+    message = refused("score", "--predictions", run("lamp3"), "--divergence")
+    assert "lamp3 has no free text, but ordinal" in message
 
 
 def test_files_of_an_own_task_are_scored(personabench: Command, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from synthetic_scores import EACH, draw_scores, write_run
 
 from personabench.errors import UsageError
-from personabench.leaderboard.run_comparison import compare_runs
+from personabench.leaderboard.run_comparison import Harmed, compare_runs, count_harmed
 from personabench.leaderboard.stats import Scores
+from personabench.results.published import Vector
 from personabench.types import Sampling
 
 
@@ -83,3 +84,17 @@ def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
         compare_runs(
             a, write_run(tmp_path, "rag", draw_scores(), task="lamp5"), allow_mismatch=True
         )
+
+
+def test_users_below_guessing_in_one_run_only_are_counted() -> None:
+    ids = [f"s{number}" for number in range(8)]
+    users = ["u1", "u1", "u2", "u2", "u3", "u3", "u4", "u4"]
+
+    def scores(values: list[float]) -> Vector:
+        return Vector(ids, users, {"official": {"accuracy": list(values)}})
+
+    # u1 falls below .5 in a, u2 in b; u3 is at .5 in both, and u4 below in both.
+    a = scores([0, 0, 1, 1, 1, 0, 0, 0])
+    b = scores([1, 0, 0, 0, 1, 0, 0, 0])
+    assert count_harmed(a, b, "accuracy", 0.5) == Harmed(0.5, by_a=1, by_b=1, users=4)
+    assert count_harmed(b, b, "accuracy", 0.5) == Harmed(0.5, by_a=0, by_b=0, users=4)

@@ -1,4 +1,4 @@
-"""oppu on the packaged model: rows of a comparison, and vLLM beside them; make test-train."""
+"""oppu on the packaged model: rows of a comparison, and the same text from vLLM (test-train)."""
 
 from __future__ import annotations
 

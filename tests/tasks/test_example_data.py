@@ -20,8 +20,6 @@ from personabench.testing import trial
 
 BOUND = 1 / 3
 """The share of the way from guessing to a perfect score that a rule may come."""
-HIGHER_BOUNDS = {"community_alignment": 0.42, "personalllm": 0.65, "psoups": 0.45}
-"""Bounds of pairs of few users, whose preferences are also preferences for long or short texts."""
 USERS = 12
 """The fewest users of a task's example data."""
 # A trajectory of PRELUDE is one simulated user of the published protocol, which has three.
@@ -29,17 +27,18 @@ TRAJECTORIES = ("prelude_email", "prelude_summ")
 FEWER_USERS = {
     **dict.fromkeys(TRAJECTORIES, 3),
     **dict.fromkeys(("personamem_v2", "personamem_v2_gen"), 4),
-    "psoups": 6,
-    **dict.fromkeys(("community_alignment", "personalllm", "prism"), 7),
 }
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
+    "aloe",
+    "lampqa",
     "longmemeval",
     "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
     "personamem_v2_gen",
     "prefeval_gen",
+    "usafebench",
     *TRAJECTORIES,
 )
 TASKS = tuple(registry.list_entries("task"))
@@ -96,7 +95,7 @@ def test_no_rule_comes_near_a_good_score(name: str) -> None:
         score = summary.metrics["official"][summary.primary]
         progress[method.name] = find_progress(score, task, samples)
     assert len(progress) > 2
-    assert max(progress.values()) <= HIGHER_BOUNDS.get(name, BOUND), progress
+    assert max(progress.values()) <= BOUND, progress
 
 
 @pytest.mark.parametrize("name", TASKS)

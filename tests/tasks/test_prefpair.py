@@ -19,9 +19,11 @@ from personabench.errors import DataError
 from personabench.methods.full import Full
 from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
+from personabench.run.controls import apply_control
 from personabench.run.imported import Card, ImportedAnswers, imported_method
 from personabench.tasks import prefpair
 from personabench.tasks.prefpair import CommunityAlignment, PersonalLLM, Prism, Psoups, scoring
+from personabench.tasks.prefpair.comparison import Agreement, Comparison
 from personabench.testing import trial
 from personabench.types import Request, Response, Sample
 
@@ -94,7 +96,7 @@ def test_an_unparsed_answer_is_wrong_and_counted(answer: str) -> None:
     metrics = metrics_of(result)
     assert (metrics["accuracy"], metrics["strict"], metrics["flip"]) == (0.0, 0.0, 0.0)
     assert {line.parsed for line in result.predictions} == {None}
-    assert len(result.predictions) == 36
+    assert len(result.predictions) == 72
 
 
 def measured(picks: Sequence[tuple[str, str]]) -> Mapping[str, float]:
@@ -272,11 +274,12 @@ def test_a_history_has_earlier_conversations_only() -> None:
     samples = list(Prism().open("all", None).samples())
     for sample in samples:
         assert all((record.time or "") < (sample.time or "") for record in sample.history)
-    cold = [sample for sample in samples if sample.user_id == "user7"]
+    cold = [sample for sample in samples if sample.user_id == "user13"]
     assert len(cold) == 2
     assert not any(sample.history for sample in cold)
     # The second turn of a conversation sees nothing of its first one in the history.
     later = [sample for sample in samples if sample.id.startswith("int3-1")]
+    assert later
     assert {record.id for record in later[0].history} == {"int1-0", "int2-0"}
     assert "The conversation so far" in later[0].input
 
@@ -292,8 +295,8 @@ def test_conversations_of_one_moment_are_not_earlier(tmp_path: Path) -> None:
 
 def test_a_tie_is_dropped_and_counted() -> None:
     dataset = Prism().open("all", None)
-    assert not any(sample_id.startswith("int5-0") for sample_id, _ in dataset.index())
-    assert dataset.warnings[-1].startswith("1 of 25 interactions were left out")
+    assert not any(sample_id.startswith("int17-0") for sample_id, _ in dataset.index())
+    assert dataset.warnings[-1].startswith("1 of 51 interactions were left out")
     wide = Prism(Prism.Params(gap=0)).open("all", None)
     assert len(wide.index()) == len(dataset.index()) + 2
 
@@ -367,13 +370,13 @@ def test_a_missing_file_and_a_wrong_score_are_named(tmp_path: Path) -> None:
 def test_histories_are_earlier_rows_of_other_prompts_with_reasons() -> None:
     dataset = CommunityAlignment().open("all", None)
     samples = list(dataset.samples())
-    assert dataset.warnings[-1].startswith("1 of 35 conversations were left out")
+    assert dataset.warnings[-1].startswith("1 of 98 conversations were left out")
     assert all(len(sample.choices) == 4 for sample in samples)
     for sample in samples:
         assert sample.stimulus not in [record.stimulus for record in sample.history]
     last = [sample for sample in samples if sample.user_id == "a1"][-1]
-    assert [len(rejected_responses(record)) for record in last.history] == [3, 3, 3, 3]
-    assert any("reason" in record.fields for record in last.history)
+    assert [len(rejected_responses(record)) for record in last.history] == [3] * 6
+    assert any("reason" in record.fields for sample in samples for record in sample.history)
 
 
 def test_disagreement_needs_five_other_users() -> None:
@@ -487,6 +490,63 @@ def test_a_broken_table_is_named(tmp_path: Path, change: dict[str, Any], message
     (tmp_path / "test.jsonl").unlink()
     with pytest.raises(DataError, match="has no table test"):
         PersonalLLM().open("all", tmp_path)
+
+
+# Users who judged the same ----------------------------------------------------------------------
+
+
+def test_agreement_and_the_ceiling_of_one_answer_for_all_by_hand() -> None:
+    def vote(user: str, chosen: str, prompt: str = "Tea?") -> Comparison:
+        other = "no" if chosen == "yes" else "yes"
+        return Comparison(f"{user}-{prompt}", user, prompt, (chosen, other), ())
+
+    agreement = Agreement()
+    agreement.add(vote("u1", "yes"))
+    assert agreement.describe() is None
+    for user, chosen in (("u2", "yes"), ("u3", "no"), ("u1", "yes")):
+        agreement.add(vote(user, chosen))
+    agreement.add(vote("u1", "no", "Coffee?"))
+    # One of three pairs agrees, and two of three users prefer the majority's.
+    text = str(agreement.describe())
+    assert text.startswith("1 prompts with the same responses")
+    assert "agree in 33.3%" in text and "right in 66.7% at most" in text
+
+
+@pytest.mark.parametrize("task", [CommunityAlignment, PersonalLLM, Psoups])
+def test_a_shuffled_history_is_another_users_of_the_same_prompts(task: Any) -> None:
+    dataset = task().open("all", None)
+    shuffled = apply_control(dataset, "shuffled", seed=0)
+    shared = borrowed = different = 0
+    for position in range(len(dataset.index())):
+        own, other = dataset.load(position), shuffled.load(position)
+        assert other.history_owner not in (own.user_id, None)
+        preferences = {record.stimulus: record.response for record in own.history}
+        for record in other.history:
+            assert record.stimulus != own.stimulus
+            borrowed += 1
+            shared += record.stimulus in preferences
+            different += preferences.get(record.stimulus) != record.response
+        assert len(other.history) <= len(own.history)
+    assert shared / borrowed > 0.8
+    assert different / borrowed > 0.5
+
+
+def test_a_shuffled_history_of_dated_comparisons_is_no_newer_than_the_question() -> None:
+    dataset = Prism().open("all", None)
+    shuffled = apply_control(dataset, "shuffled", seed=0)
+    for position in range(len(dataset.index())):
+        sample = shuffled.load(position)
+        assert all((record.time or "") <= (sample.time or "") for record in sample.history)
+
+
+def test_who_prefers_the_same_throughout_lends_nothing(tmp_path: Path) -> None:
+    rows = [psoups_row("Why?", persona=0), psoups_row("Why?", persona=1)]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps(rows))
+    # Both have the same four comparisons, so that neither is another user for the other.
+    shuffled = apply_control(Psoups().open("all", path), "shuffled", seed=0)
+    assert not any(sample.history for sample in shuffled.samples())
+    assert shuffled.flags(0) == {"no_donor": 1.0}
 
 
 # Likelihoods and imported scores ----------------------------------------------------------------

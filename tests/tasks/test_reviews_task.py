@@ -346,7 +346,7 @@ def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path) -> None
     def divergence(folder: Path) -> SharedStimuli:
         opened, references = open_run(folder, None)
         shared = score_predictions(opened, folder, references, "official", False).divergence
-        assert shared is not None and (shared.stimuli, shared.samples) == (1, 2)
+        assert isinstance(shared, SharedStimuli) and (shared.stimuli, shared.samples) == (1, 2)
         return shared
 
     gold = divergence(ran("gold", answer))
@@ -360,4 +360,4 @@ def test_runs_tell_whether_reviews_differ_between_people(tmp_path: Path) -> None
     lines = [json.dumps({"id": name, "output": "the same"}) for name in samples]
     replies.write_text("\n".join(lines))
     shared = score_files(task, replies, references, "official", False).divergence
-    assert shared is not None and shared.simplified and shared.scores.egises > 0.9999
+    assert isinstance(shared, SharedStimuli) and shared.simplified and shared.scores.egises > 0.9999

@@ -1,4 +1,10 @@
-"""A rubric of one's own: criteria and a scale from a file, scored by a judge for each answer."""
+"""Rubrics from files: criteria that a judge applies to each answer, under one of four protocols.
+
+`scale` scores every criterion on a scale; `boolean` selects the yes/no questions that matter for a
+request and a user, then answers them (`rubrics`); `bespoke` grades from 1 to 5 and checks the
+reference's claims (`bespoke`); `aspects` compares aspects of the answer with those of the user's
+own text (`aspects`).  Three rubrics come with the package, by name.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +17,30 @@ import msgspec
 
 from personabench.errors import DataError
 from personabench.hashing import digest
+from personabench.metrics.judges import aspects, bespoke, rubrics
 from personabench.metrics.judges.ask import Judge, JudgeReply, query_judge
 from personabench.metrics.judges.fence import RULE, Fence
 from personabench.metrics.judges.verdict_reader import read_verdicts
 
 Part = Literal["request", "history", "reference"]
+Protocol = Literal["scale", "boolean", "bespoke", "aspects"]
+BUNDLED = Path(__file__).parent / "bundled"
 PARTS: Mapping[Part, str] = {
     "request": "Request",
     "history": "Earlier records of this user",
     "reference": "Reference answer",
 }
+_COUNTS = ("relevant", "na", "unanswered")
+RESERVED: Mapping[Protocol, Sequence[str]] = {
+    "bespoke": ("recall", "average"),
+    "aspects": ("precision", "recall"),
+}
+FIXED_WORDING: Mapping[Protocol, str] = {
+    "boolean": rubrics.PROMPT,
+    "bespoke": bespoke.PROMPT,
+    "aspects": aspects.PROMPT,
+}
+"""Hashes of the words of a protocol beside those of the rubric."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _SCORE = re.compile(
     r"[_#> -]{0,4}([A-Za-z][A-Za-z0-9_-]{0,39}?)_?\s{0,3}:_?\s{0,3}"
@@ -32,10 +52,14 @@ _CRITERION_TOKENS = 32
 
 
 class Criterion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A criterion: the question that the judge answers, and its weight in the total."""
+    """A criterion: the question that the judge answers, and its weight in the total.
+
+    `category` groups questions of the protocol boolean, whose share of yes is reported.
+    """
 
     question: str
     weight: float = 1.0
+    category: str = ""
 
 
 class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +67,9 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         criteria: by name.
-        name: the metric of the weighted mean.
+        name: the metric of the total: the weighted mean of the criteria, the share of yes, the
+            average, or F.
+        protocol: how the criteria are applied.
         scale: the lowest and the highest score, whole numbers.
         anchors: meanings of scores.
         shows: the texts that the judge sees beside the answer.
@@ -54,6 +80,7 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     criteria: dict[str, Criterion | str]
     name: str = "rubric"
+    protocol: Protocol = "scale"
     scale: tuple[int, int] = (1, 5)
     anchors: dict[int, str] = {}
     shows: tuple[Part, ...] = ("request", "reference")
@@ -72,19 +99,38 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics: the total, and each criterion if there are several."""
+        if self.protocol != "scale":
+            return (self.name, *(f"{self.name}.{part}" for part in self._parts))
         if len(self.criteria) == 1:
             return (self.name,)
         return (self.name, *(f"{self.name}.{criterion}" for criterion in self.criteria))
 
     @property
+    def _parts(self) -> list[str]:
+        """The metrics beside the total, under a protocol other than scale."""
+        if self.protocol == "bespoke":
+            return [*self.criteria, "recall"]
+        if self.protocol == "aspects":
+            return ["precision", "recall", *self.criteria]
+        categories = dict.fromkeys(criterion.category for criterion in self.questions.values())
+        return [*filter(None, categories), "relevant", "na", "unanswered"]
+
+    @property
     def identity(self) -> str:
         """The hash of everything that the judge reads, the fixed wording included."""
         content = msgspec.structs.replace(self, primary=False)
-        return digest([content.to_json_object(), _write_system(self)])
+        fixed = FIXED_WORDING.get(self.protocol)
+        return digest([content.to_json_object(), write_system(self), *([fixed] if fixed else [])])
 
     def to_json_object(self) -> dict[str, Any]:
         """The rubric as values of JSON, whose keys are all text."""
         fields: dict[str, Any] = msgspec.to_builtins(self, str_keys=True)
+        # Rubrics from before there were protocols and categories keep their identity.
+        if self.protocol == "scale":
+            del fields["protocol"]
+        for criterion in fields["criteria"].values():
+            if isinstance(criterion, dict) and not criterion["category"]:
+                del criterion["category"]
         return fields
 
     def total(self, scores: Mapping[str, float]) -> float:
@@ -102,24 +148,30 @@ class Rubric(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_rubric(path: Path) -> Rubric:
-    """Read a rubric file.
+    """Read a rubric file, or the one of that name that comes with the package.
 
     Raises:
         DataError: it cannot be read, or a field is wrong; the message names it.
     """
     import yaml
 
+    bundled = BUNDLED / f"{path}.yaml"
+    if not path.exists() and path.name == str(path) and bundled.is_file():
+        path = bundled
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         rubric = msgspec.convert(content, Rubric, strict=False)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+        names = ", ".join(sorted(path.stem for path in BUNDLED.glob("*.yaml")))
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}; name a file, or one of: {names}"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no YAML: {error}") from error
     except msgspec.ValidationError as error:
         raise DataError(
             f"{path}: {error}; expected criteria (a question for each name), and optionally name, "
-            "scale, anchors, shows, records, primary and instructions"
+            "protocol, scale, anchors, shows, records, primary and instructions"
         ) from error
     problem = _find_problem(rubric)
     if problem:
@@ -143,6 +195,18 @@ def _find_problem(rubric: Rubric) -> str:
         return f"anchors has a score outside of the scale from {low} to {high}"
     if any(criterion.weight <= 0 for criterion in rubric.questions.values()):
         return "every weight must be above 0"
+    if rubric.protocol == "bespoke" and rubric.scale != (1, 5):
+        return f"scale is [{low}, {high}]; the protocol bespoke has grades from 1 to 5"
+    taken = [name for name in rubric.criteria if name in RESERVED.get(rubric.protocol, ())]
+    if taken:
+        return f"'{taken[0]}' is a metric of the protocol {rubric.protocol}; rename the criterion"
+    categories = {criterion.category for criterion in rubric.questions.values()} - {""}
+    if rubric.protocol == "boolean":
+        wrong = [name for name in categories if not _NAME.fullmatch(name) or name in _COUNTS]
+        if wrong:
+            return f"'{wrong[0]}' is no name of a category, such as style"
+    elif categories:
+        return "categories belong to the protocol boolean"
     if rubric.records < 1:
         return "records must be at least 1; leave history out of shows instead"
     return ""
@@ -165,6 +229,29 @@ async def rate_by_rubric(
     Raises:
         BackendError: a call failed for good.
     """
+    user = write_question(rubric, request, answer, references, records)
+    return await query_judge(
+        judge,
+        write_system(rubric),
+        user,
+        lambda reply: read_scores(reply, rubric),
+        max_tokens=count_tokens(rubric),
+    )
+
+
+def count_tokens(rubric: Rubric) -> int:
+    """The most tokens of a judge's reply on all criteria."""
+    return _REASON_TOKENS + _CRITERION_TOKENS * len(rubric.criteria)
+
+
+def write_question(
+    rubric: Rubric,
+    request: str,
+    answer: str,
+    references: Sequence[str],
+    records: Sequence[str],
+) -> str:
+    """Write the texts that the judge sees, each between its marks, the answer last."""
     shown: dict[Part, str] = {
         "request": request,
         "history": "\n\n".join(records[-rubric.records :]) or "(none)",
@@ -173,16 +260,11 @@ async def rate_by_rubric(
     fence = Fence(*shown.values(), answer)
     parts = [f"{PARTS[part]}:\n{fence.wrap(shown[part])}" for part in rubric.shows]
     parts.append(f"Answer to score:\n{fence.wrap(answer or '(empty)')}")
-    return await query_judge(
-        judge,
-        _write_system(rubric),
-        "\n\n".join(parts),
-        lambda reply: read_scores(reply, rubric),
-        max_tokens=_REASON_TOKENS + _CRITERION_TOKENS * len(rubric.criteria),
-    )
+    return "\n\n".join(parts)
 
 
-def _write_system(rubric: Rubric) -> str:
+def write_system(rubric: Rubric) -> str:
+    """Write the judge's instructions under the protocols scale and bespoke."""
     low, high = rubric.scale
     lines = [f"You score one answer by the following criteria. {RULE}", ""]
     lines += [f"{name}: {item.question}" for name, item in rubric.questions.items()]

@@ -1,0 +1,101 @@
+"""Personalized RewardBench's tables: two answers to a question, by a user's rubric and against it.
+
+A history is the user's earlier questions, without answers.  The rubric and the narrative, by which
+the answers were written, are in no sample.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from personabench.api.rows import ENDINGS, Row, read_rows
+from personabench.errors import DataError
+from personabench.tasks.prefpair.comparison import Comparison
+from personabench.types import Record, normalized
+
+CATEGORIES = ("art", "lifestyle", "society")
+"""The beginnings of the names of categories."""
+
+
+def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+    """Read the test tables of all categories.
+
+    Users have no names: the engine joins questions whose histories share records.
+
+    Args:
+        data: a table, or a folder with a table `test*` for each category.
+        counts: receives the number of records with their sample's "own prompt".
+
+    Raises:
+        DataError: no table, or one is broken.
+    """
+    for path in list_tables(data):
+        for row in read_rows(path):
+            yield _read_row(row, counts)
+
+
+def list_tables(data: Path) -> list[Path]:
+    """Return the tables to read: `data` itself, or those of the test split in a folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    if data.is_file():
+        return [data]
+    tables = [
+        path
+        for path in sorted(data.rglob("*"))
+        if path.suffix in ENDINGS and path.stem.split("-")[0] == "test"
+    ]
+    if not tables:
+        raise DataError(
+            f"{data} has no table of the test split, such as "
+            "Art_and_Entertainment/test-00000-of-00001.parquet"
+        )
+    return tables
+
+
+def _read_row(row: Row, counts: Counter[str]) -> Comparison:
+    question = _text(row, "question")
+    profile = row["profile"]
+    if not isinstance(profile, list):
+        raise DataError(f"{row.location}: profile is no list of earlier questions")
+    records = [_read_record(entry, row) for entry in profile]
+    own = normalized(question)
+    history = tuple(record for record in records if normalized(record.response) != own)
+    counts["own prompt"] += len(records) - len(history)
+    return Comparison(
+        str(row["id"]),
+        "",
+        question,
+        (_text(row, "chosen"), _text(row, "rejected")),
+        history,
+        hidden={"category": _name_category(row)},
+        location=row.location,
+    )
+
+
+def _read_record(entry: object, row: Row) -> Record:
+    if not isinstance(entry, Row):
+        raise DataError(f"{row.location}: profile holds {entry!r}, expected id, category and text")
+    return Record(str(entry["id"]), response=_text(entry, "text"))
+
+
+def _name_category(row: Row) -> str:
+    category = str(row["category"]).casefold()
+    name = next((name for name in CATEGORIES if category.startswith(name)), None)
+    if name is None:
+        raise DataError(
+            f"{row.location}: category is '{row['category']}', expected a name that begins with "
+            f"{', '.join(CATEGORIES)}"
+        )
+    return name
+
+
+def _text(row: Row, field: str) -> str:
+    value = row[field]
+    if not isinstance(value, str) or not value.strip():
+        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
+    return value
