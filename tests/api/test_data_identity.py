@@ -46,6 +46,8 @@ GOLDEN = {
     "prelude_summ": "5bbf33ce34015e8c",
     "personafeedback": "177e8e66e30492f4",
     "personalized_rewardbench": "bd650f400f913d2e",
+    "personafeedback_gen": "4e8f7e4dfb7ed381",
+    "personalllm_gen": "d867dcf4aaf035ef",
     "personalllm": "a8b48c042aa547ed",
     "prism": "808f4672634b3571",
     "psoups": "bb97b1c4cf6eac61",
@@ -58,12 +60,12 @@ PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
 ORDERED = (
     *PRELUDE,
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
-    *("personafeedback", "prefeval", "prefeval_gen"),
+    *("personafeedback", "personafeedback_gen", "prefeval", "prefeval_gen"),
 )
 # Not every file of their example data is read, and all that is read is hashed as samples.
 PREFERENCES = (
-    *("community_alignment", "personafeedback", "personalized_rewardbench"),
-    *("personalllm", "prism", "psoups"),
+    *("community_alignment", "personafeedback", "personafeedback_gen"),
+    *("personalized_rewardbench", "personalllm", "personalllm_gen", "prism", "psoups"),
 )
 HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
 

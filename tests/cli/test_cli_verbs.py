@@ -22,7 +22,8 @@ TASKS = (
     "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
     *("locomo", "longmemeval", "personabench_qa", "personafeedback"),
-    *("personalized_rewardbench", "personalllm", "personamem"),
+    *("personafeedback_gen", "personalized_rewardbench", "personalllm", "personalllm_gen"),
+    "personamem",
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
 )

@@ -31,6 +31,7 @@ FEWER_USERS = {
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
     "longmemeval",
+    "personafeedback_gen",
     "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
