@@ -67,5 +67,5 @@ async def judge_response(
         f"Background:\n{fence.wrap(about)}\n\nMessage:\n{fence.wrap(query)}\n\n"
         f"Response:\n{fence.wrap(response)}"
     )
-    reply = await query_judge(judge, _SYSTEM, user, read_scores, max_tokens=MAX_TOKENS)
+    reply = await query_judge(judge, _SYSTEM, user, read_scores, max_tokens=MAX_TOKENS, quiet=True)
     return reply.value

@@ -379,18 +379,26 @@ def test_paths_of_the_nearest_plans_guide_the_questions() -> None:
     assert "most important first:\nprofession" in seen[0]
 
 
-def test_no_error_of_a_run_quotes_a_message(tmp_path: Path) -> None:
-    class Quoting(Scripted):
-        async def complete(self, request: Request, group: str) -> Any:
-            raise ValueError(text_of(request))
+class Quoting(Scripted):
+    """A judge whose code fails, and quotes the prompt."""
 
+    async def complete(self, request: Request, group: str) -> Any:
+        raise ValueError(text_of(request))
+
+
+@pytest.mark.parametrize("judge", [Quoting(), Scripted(answer=text_of)])
+def test_no_error_or_log_of_a_run_quotes_a_message(
+    judge: Scripted, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither if the judge fails nor if no grades can be read in its replies."""
     queries: Sequence[str] = [s.input for s in Penguin().open("train", None).samples()]
     asyncio.run(
         runner.run(
             options(tmp_path, "none", "penguin", limit=3),
             backend=Scripted(answer=lambda request: "Take care."),
-            roles={"judge": Quoting()},
+            roles={"judge": judge},
         )
     )
+    assert not [query for query in queries if query in caplog.text]
     for path in tmp_path.rglob("*.log"):
         assert not [query for query in queries if query in path.read_text()]
