@@ -120,6 +120,11 @@ CASES: Mapping[str, Sequence[Case]] = {
     "amem_like": [Case("amem_like", *CONVERSATION)],
     "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
     "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
+    "mara": [Case("mara", *HEADLINE, ("mara.k=2",))],
+    "prose": [
+        Case("prose", *HEADLINE, ("prose.records=2", "prose.steps=1")),
+        Case("prose", *HEADLINE, ("prose.records=2", "prose.steps=1", "prose.verify=false")),
+    ],
     "self_recheck": [Case("rag+self_recheck", *HEADLINE, ("rag.k=2",))],
 }
 

@@ -33,6 +33,8 @@ CONTRACTS = {
     "community_alignment": ("Answer with its letter and nothing else",),
     "personafeedback": ("Answer with its letter and nothing else",),
     "personalized_rewardbench": ("Answer with its letter and nothing else",),
+    "personafeedback_gen": (),
+    "personalllm_gen": (),
     "personalllm": ("Answer with its letter and nothing else",),
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),

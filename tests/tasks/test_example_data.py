@@ -33,6 +33,7 @@ SCORED_BY_MODELS = (
     "aloe",
     "lampqa",
     "longmemeval",
+    "personafeedback_gen",
     "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
