@@ -171,13 +171,15 @@ def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
     blank = " " * method_width
     for block in _split_columns(tasks, width - method_width):
         heading = " ".join([blank, *block])
-        yield heading.rstrip()
+        # A long name of one task takes the room above the methods as well.
+        yield heading.rstrip() if len(heading) <= width else block[0].rjust(width)
+        room = max(width - method_width - 1, 1)
 
         for method in methods:
             texts = [method.ljust(method_width)]
             for task in block:
                 symbol = symbols[method, task]
-                texts.append(symbol.center(len(task)))
+                texts.append(symbol.center(min(len(task), room)))
             row = " ".join(texts)
             yield row.rstrip()
         yield ""
