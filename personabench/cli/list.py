@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 listing = typer.Typer(
-    help="List methods, wrappers, tasks, matrix, backends, metrics or runs.", no_args_is_help=True
+    help="List methods, wrappers, tasks, matrix, metrics, runs.", no_args_is_help=True
 )
 
 
@@ -67,7 +67,7 @@ def wrappers(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what can be put around a method, as METHOD+WRAPPER, or one with its parameters."""
+    """List wrappers (METHOD+WRAPPER), or one with its parameters."""
     from personabench.api.registry import list_entries
 
     if name is not None:
