@@ -197,7 +197,7 @@ def test_wrappers_act_in_the_order_of_their_names() -> None:
 
 def test_a_composed_method_is_described() -> None:
     cls = registry.load_class("method", "rag+self_critic")
-    assert (cls.name, cls.parts) == ("rag+self_critic", ("rag", "self_critic"))
+    assert (cls.name, cls.composed_of) == ("rag+self_critic", ("rag", "self_critic"))
     assert registry.load_class("method", "rag+self_critic") is cls
     assert issubclass(cls, registry.load_class("method", "rag"))
     assert "2304.11406" in cls.paper and "2502.09597" in cls.paper
