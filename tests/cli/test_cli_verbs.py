@@ -318,6 +318,7 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
         *("cache", "new", "report", "export", "list matrix"),
         *(
             "list methods",
+            "list wrappers",
             "list tasks",
             "list backends",
             "list metrics",
