@@ -7,10 +7,15 @@ BIN := $(VENV)/bin
 TYPES := build/types/personabench
 SITE := build/site
 VLLM := .venv-vllm
+TRAIN := .venv-train
+TRAIN_PIP := $(TRAIN)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-train.txt
 VLLM_PIP := $(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm leaderboard published-leaderboard dist lint types docs format clean
+# Compiled modules are kept whatever the environment says: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo pictures test test-variants test-trust test-slow test-matrix test-vllm test-train leaderboard published-leaderboard dist lint types docs format clean
 
 # One call at a time: llama.cpp's batches would change some answers from one demo to the next.
 demo: $(VENV)/.installed
@@ -82,6 +87,12 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct VLLM_CPU_KVCACHE_SPACE=1 \
 	  $(BIN)/python -m pytest -m vllm -v --timeout 1800 tests/models/backends/test_vllm_real.py
 
+# Adapters trained on the CPU, in an environment of their own with torch: a random model, then the packaged one.
+test-train: $(TRAIN)/.installed $(VLLM)/SmolLM2-135M-Instruct/config.json
+	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" VLLM_CPU_KVCACHE_SPACE=1 \
+	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct PERSONABENCH_THREADS=2 \
+	  $(TRAIN)/bin/python -m pytest -m "train or not train" --timeout 1800 tests/methods/test_oppu.py tests/methods/test_oppu_model.py
+
 lint: $(VENV)/.installed-dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -138,8 +149,14 @@ $(VLLM)/.installed: tests/models/backends/vllm_cpu.py constraints-vllm.txt
 	@$(VLLM_PIP) --no-warn-conflicts -r $(VLLM)/requirements.txt accelerate gguf
 	@touch $@
 
+$(TRAIN)/.installed: pyproject.toml constraints-train.txt
+	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
+	@echo "installing torch, transformers and peft into $(TRAIN) (some minutes, once)"
+	@$(TRAIN_PIP) -e '.[train,test]'
+	@touch $@
+
 $(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed
 	@$(VLLM)/bin/python tests/models/backends/vllm_cpu.py checkpoint $(@D)
 
 clean:
-	rm -rf $(VENV) $(VLLM) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VLLM) $(TRAIN) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -63,7 +63,9 @@ HEADLINE = ("lamp4", "310")
 REVIEW = ("reviews", "marlow_v-P0DOVETL14")
 TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
+TWEET = ("lamp7", "610")
 REPLY = ("prefeval", "pet_ownership-000")
+UNSAFE = ("usafebench", "safety/id_1")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
 CASES: Mapping[str, Sequence[Case]] = {
@@ -89,7 +91,21 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("rag_k", *REPLY, ("rag_k.k=2",)),
         Case("self_critic", *REPLY),
     ],
+    "two_step": [Case("two_step", *UNSAFE)],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
+    "hyperalign": [
+        Case("hyperalign", *HEADLINE, ("hyperalign.select=validate", "hyperalign.n_validation=1")),
+        Case("hyperalign", *TAG),
+    ],
+    "fermi": [
+        Case("fermi", *TAG, ("fermi.rounds=2", "fermi.n_prompts=2")),
+        Case("fermi", *TWEET, ("fermi.rounds=0",)),
+    ],
+    "k_lamp": [
+        Case("k_lamp", *HEADLINE),
+        Case("k_lamp", *HEADLINE, ("k_lamp.policy=unfamiliar",)),
+    ],
+    "eragent": [Case("eragent", *HEADLINE, ("eragent.k=2",))],
     "mem0_like": [
         Case("mem0_like", *CONVERSATION),
         Case("mem0_like", *CONVERSATION, ("mem0_like.mode=additive",)),
@@ -97,6 +113,7 @@ CASES: Mapping[str, Sequence[Case]] = {
     "amem_like": [Case("amem_like", *CONVERSATION)],
     "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
     "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
+    "self_recheck": [Case("rag+self_recheck", *HEADLINE, ("rag.k=2",))],
 }
 
 

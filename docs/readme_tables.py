@@ -1,9 +1,10 @@
-"""Write the tables of README.md: methods by tasks, and the reference results.
+"""Write the tables of README.md, and the tasks of each capability in docs/capabilities.md.
 
     python docs/readme_tables.py
 
-Both follow from what is in the repository: the registry of tasks and methods, and the published
-results under results/reference.  A test compares README.md with them.
+The tables of README.md are methods by tasks, and the reference results.  All follow from what is in
+the repository: the registry of tasks and methods, and the published results under
+results/reference.  Tests compare the pages with them.
 """
 
 from __future__ import annotations
@@ -14,27 +15,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from personabench.api import registry
+from personabench.api.capabilities import offered
 from personabench.api.compatibility import matrix
+from personabench.api.task import Task
 from personabench.leaderboard import boards, formats
 from personabench.results.index import read_published_runs
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CAPABILITY_PAGE = ROOT / "docs" / "capabilities.md"
 
 FAMILIES: dict[str, str | tuple[str, ...]] = {
-    "LaMP 1-7": "lamp",
-    "PersonaMem": "personamem",
-    "PrefDisco": "prefdisco",
-    "PRELUDE": "prelude",
+    "LaMP 1-7": tuple(f"lamp{number}" for number in range(1, 8)),
+    "LongLaMP, LaMP-QA": ("longlamp", "lampqa"),
     "reviews": "reviews",
-    "LoCoMo": "locomo",
-    "LongMemEval": "longmemeval",
-    "PrefEval": "prefeval",
+    "PersonaMem": "personamem",
+    "LoCoMo, LongMemEval": ("locomo", "longmemeval"),
     "PersonaBench": "personabench_qa",
-    "preference pairs": (
+    "PrefEval": "prefeval",
+    "PrefDisco, ALOE": ("prefdisco", "aloe"),
+    "PRELUDE": "prelude",
+    "pairs": (
         *("community_alignment", "personafeedback", "personalized_rewardbench"),
         *("personalllm", "prism", "psoups"),
     ),
+    "safety": ("usafebench", "restraint", "penguin"),
 }
 """Columns: families of tasks, and how the names of their tasks begin."""
 SIGNS = {"faithful": "●", "adapted": "○", "refused": "–"}
@@ -123,9 +128,42 @@ def fill(text: str) -> str:
     return text
 
 
+GROUPS = {
+    "LaMP": tuple(f"lamp{number}" for number in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
+    "LongLaMP": tuple(f"longlamp_{name}" for name in ("abstract", "email", "review", "topic")),
+    "PRELUDE": ("prelude_email", "prelude_summ"),
+}
+"""Tasks that have one name in a list that has all of them."""
+
+
+def find_offers(entry: registry.Entry) -> frozenset[str]:
+    """The capabilities of a built-in task."""
+    return offered(entry.facts, Task.offers)
+
+
+def list_offering_tasks(capability: str) -> str:
+    """The built-in tasks that offer a capability, in words."""
+    entries = registry.list_entries("task")
+    names = [name for name, entry in entries.items() if capability in find_offers(entry)]
+    for group, members in GROUPS.items():
+        if set(members) <= set(names):
+            names = [group, *(name for name in names if name not in members)]
+    return ", ".join(sorted(names)) or "none built in"
+
+
+def fill_capabilities(text: str) -> str:
+    """The text of docs/capabilities.md with today's tasks in the last column."""
+
+    def fill_row(match: re.Match[str]) -> str:
+        return f"{match[1]} {list_offering_tasks(match[2])} |"
+
+    return re.sub(r"^(\| `(\w+)` \|.*\|)[^|]+\|$", fill_row, text, flags=re.MULTILINE)
+
+
 def main() -> None:
-    """Write the tables into README.md."""
-    README.write_text(fill(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the tables into the pages."""
+    for page, fill_page in ((README, fill), (CAPABILITY_PAGE, fill_capabilities)):
+        page.write_text(fill_page(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

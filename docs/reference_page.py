@@ -34,7 +34,16 @@ PARTS: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = (
         "For methods",
         tuple(
             ("personabench", name)
-            for name in ("Method", "Context", "Population", "Memory", "MemoryItem")
+            for name in (
+                "Method",
+                "Wrapper",
+                "Context",
+                "Population",
+                "Memory",
+                "MemoryItem",
+                "TrainedMethod",
+                "TrainContext",
+            )
         ),
     ),
     (

@@ -22,7 +22,7 @@ class Rag(Method):
     class Params:
         """k: records shown.
 
-        retriever: bm25, dense, recency, random, ranked or recency+dense.
+        retriever: bm25, dense, recency, random, ranked, recency+dense or file-order.
         embedder: for dense; wordllama, sentence-transformers:NAME or openai:NAME.
         replacement: draw random records with replacement, as the paper's code does.
         ranking: for ranked; a JSON file that maps question ids to record ids, best first.

@@ -13,6 +13,10 @@ _MODULES = {
     "Method": "api.method",
     "Memory": "api.memory",
     "MemoryItem": "api.memory_items",
+    "TrainedMethod": "api.training",
+    "TrainContext": "api.training",
+    "Trained": "api.training",
+    "Corpus": "api.training",
     "Batch": "api.memory_batches",
     "Context": "api.context",
     "Population": "api.population",
@@ -37,6 +41,7 @@ _MODULES = {
     "Tokens": "models.tokens",
     "Vocabulary": "api.wording",
     "Wording": "api.wording",
+    "Wrapper": "api.wrapper",
     "Record": "types",
     "User": "types",
     "Sample": "types",
@@ -52,6 +57,7 @@ __all__ = [
     "Audited",
     "Batch",
     "Context",
+    "Corpus",
     "DataError",
     "Dataset",
     "DialogueTask",
@@ -78,11 +84,15 @@ __all__ = [
     "SubmissionFile",
     "Task",
     "Tokens",
+    "TrainContext",
+    "Trained",
+    "TrainedMethod",
     "Usage",
     "UsageError",
     "User",
     "Vocabulary",
     "Wording",
+    "Wrapper",
     "__version__",
     "comparison_record",
     "read_rows",
@@ -107,7 +117,9 @@ if TYPE_CHECKING:
     from personabench.api.prompts import PromptFile
     from personabench.api.rows import read_rows
     from personabench.api.task import Task
+    from personabench.api.training import Corpus, TrainContext, Trained, TrainedMethod
     from personabench.api.wording import Rendered, Vocabulary, Wording
+    from personabench.api.wrapper import Wrapper
     from personabench.errors import DataError, PersonabenchError, UsageError
     from personabench.metrics.metric import Metric
     from personabench.models.roles import Role

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -28,6 +29,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     from browser_page import open_browser
 
     yield from open_browser(tmp_path_factory.mktemp("chromium"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave modules and tests out of later searches for garbage, each of which reads them all."""
+    gc.collect()
+    gc.freeze()
 
 
 TRIED, HELD = "tried", "held"

@@ -14,7 +14,17 @@ from typing import Any
 from personabench.api import defaults, prompts
 from personabench.errors import visible
 from personabench.leaderboard import formats
-from personabench.methods import cicl, compsum, drp, summary, trivial
+from personabench.methods import (
+    cicl,
+    compsum,
+    drp,
+    eragent,
+    fermi,
+    hyperalign,
+    k_lamp,
+    summary,
+    trivial,
+)
 from personabench.methods.cipher import prompts as cipher
 from personabench.methods.dpl import prompts as dpl
 from personabench.methods.rpm import factors, replies
@@ -33,7 +43,11 @@ from personabench.models import probe, reply, usage
 from personabench.models.backends import redaction, refusals, status, windows
 from personabench.models.backends.dialect import Dialect, unfenced
 from personabench.retrieval import tokenizers
+from personabench.tasks import lampqa
+from personabench.tasks.aloe import judging as aloe
+from personabench.tasks.aloe import wording as aloe_wording
 from personabench.tasks.lamp import forms, records, scoring
+from personabench.tasks.lampqa import judging as lampqa_judging
 from personabench.tasks.locomo import judging as locomo
 from personabench.tasks.longmemeval import judging as longmemeval
 from personabench.tasks.personamem import scoring as personamem
@@ -96,6 +110,13 @@ READERS: Mapping[str, Reader] = {
     "rpm.find_marked_answer": replies.find_marked_answer,
     "rpm.to_whole_number": replies.to_whole_number,
     "rpm.tokens": factors._tokens,
+    "hyperalign.read_hypotheses": hyperalign.read_hypotheses,
+    "hyperalign.read_verdicts": lambda content: hyperalign.read_verdicts(content, 5),
+    "fermi.read_prompts": fermi.read_prompts,
+    "eragent.read_profile": eragent.read_profile,
+    "eragent.read_rewrite": eragent.read_rewrite,
+    "eragent.read_label": eragent.read_label,
+    "k_lamp.find_entities": lambda content: k_lamp.find_entities([content]),
     "summary.label": lambda content: summary._LABEL.sub("", content, count=1),
     "trivial.words": trivial._words,
     # Judges
@@ -111,6 +132,8 @@ READERS: Mapping[str, Reader] = {
     "bespoke.read_entailment": bespoke.read_entailment,
     "bespoke.split_claims": lambda content: bespoke.split_claims([content]),
     "custom_rubric.read_scores": lambda content: custom_rubric.read_scores(content, RUBRIC),
+    "aloe.read_score": aloe.read_score,
+    "lampqa.read_score": lampqa_judging.read_score,
     "locomo.read_verdict": locomo.read_verdict,
     "longmemeval.read_verdict": longmemeval.read_verdict,
     "prefeval.read_answer": prefeval.read_answer,
@@ -119,6 +142,8 @@ READERS: Mapping[str, Reader] = {
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
     "prefdisco.compare_result": lambda content: grading.compare_result(RESULT, content),
     # Tasks
+    "aloe.clean_message": aloe_wording.clean_message,
+    "lampqa.read_answer": lampqa.read_answer,
     "prefdisco.parse_json_object": wording.parse_json_object,
     "prefdisco.parse_reply": conversation.parse_reply,
     "lamp.parse_label": lambda content: scoring.parse(

@@ -42,9 +42,15 @@ def slow_texts(name: str, texts: list[str]) -> list[tuple[float, str]]:
 
 @pytest.mark.parametrize("name", READERS)
 def test_no_text_stalls_a_reader(name: str) -> None:
-    # Half of the units for each reader, once each; all of them follow below.
-    first = list(READERS).index(name) % 2
-    assert not slow_texts(name, nasty_texts(LENGTH)[4 * first :: 8])
+    # A quarter of the units for each reader, once each; more of them follow below.
+    first = list(READERS).index(name) % 4
+    assert not slow_texts(name, nasty_texts(LENGTH)[4 * first :: 16])
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("name", READERS)
+def test_no_unit_stalls_a_reader(name: str) -> None:
+    assert not slow_texts(name, nasty_texts(LENGTH)[1::4])
 
 
 @pytest.mark.slow

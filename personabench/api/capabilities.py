@@ -29,7 +29,7 @@ class Capability(NamedTuple):
 CAPABILITIES: Mapping[str, Capability] = MappingProxyType(
     {
         "history": Capability(
-            "users have records before their first question",
+            "users have records before a question, of the past or of the conversation so far",
             "its users have no history to learn from beforehand",
         ),
         "population": Capability(

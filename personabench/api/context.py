@@ -11,7 +11,7 @@ import copy
 import logging
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from personabench.api.artefacts import Artefact, Artefacts
     from personabench.api.wording import Rendered
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
@@ -94,6 +95,7 @@ class Context(Caller):
         prompts: Prompts | None = None,
         profiler: Profiler | None = None,
         may_profile: bool = True,
+        artefacts: Artefacts | None = None,
     ) -> None:
         super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
@@ -106,6 +108,9 @@ class Context(Caller):
         self._prompts = prompts or Prompts()
         self._profiler = profiler
         self._may_profile = may_profile
+        self._attempt = ONLY_TRY
+        self._artefacts = artefacts
+        self._adapter: str | msgspec.UnsetType = msgspec.UNSET
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
         if phase in ("prepare", "profile") and profiler is not None:
@@ -188,11 +193,56 @@ class Context(Caller):
             return self
         return self._with(_profiler_attributes(self._profiler))
 
+    def repeating(self, attempt: Try, temperature: float | None) -> Context:
+        """Return this context for another try of an answer that the task could not read.
+
+        Args:
+            attempt: the number of the try, from 0, and of all tries.
+            temperature: in place of the run's; None for the run's.
+        """
+        if attempt == ONLY_TRY and temperature is None:
+            return self
+        sampling = self.sampling
+        if temperature is not None:
+            sampling = msgspec.structs.replace(sampling, temperature=temperature)
+        return self._with({"_attempt": attempt, "sampling": sampling})
+
     def _with(self, attributes: Mapping[str, Any]) -> Context:
         """Return this context with other attributes; calls and flags are collected together."""
         context = copy.copy(self)
         vars(context).update(attributes)
         return context
+
+    def artefact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artefact | None:
+        """Return what `personabench train` made for a sample, under the embargo.
+
+        "base" is that of the population stage, None if the method has no such stage; "user" that of
+        the user whose history the sample shows, None without history.
+
+        Raises:
+            UsageError: it is not trained yet, or it saw something that is hidden from the sample.
+            DataError: its files are damaged.
+        """
+        if self._artefacts is None:
+            raise UsageError("artefacts of training exist in runs of a `TrainedMethod` only")
+        if stage == "base":
+            return self._artefacts.base(sample)
+        return self._artefacts.user(sample)
+
+    def using(self, artefact: Artefact) -> Context:
+        """Return this context with the adapter of an artefact in front of the model."""
+        self._client.backend.add_adapter(artefact.name, artefact.adapter)
+        return self._with({"_adapter": artefact.name})
+
+    def _choose_adapter(self) -> str | msgspec.UnsetType:
+        """The adapter of a call: an artefact's, or the one that the options name for the user."""
+        if self._adapter is not msgspec.UNSET:
+            return self._adapter
+        backend = self._client.backend
+        adapter = backend.adapter(self._unit)
+        if backend.options.adapter_map and adapter is msgspec.UNSET:
+            self.flag("base_without_adapter")
+        return adapter
 
     async def complete(
         self,
@@ -221,6 +271,11 @@ class Context(Caller):
             BackendError: the call failed for good.
         """
         check_arguments("complete", messages=messages, max_tokens=max_tokens)
+        tried = Try(attempt, attempts)
+        if temperature is None and tried == ONLY_TRY and self._attempt != ONLY_TRY:
+            # An index of its own, so that no repetition is answered with the reply before it.
+            tried = self._attempt
+            repeat = repeat * tried.of + tried.number
         request = Request(
             messages=tuple(messages),
             max_tokens=max_tokens,
@@ -229,9 +284,9 @@ class Context(Caller):
             schema=schema,
             logprobs=logprobs,
             repeat=repeat,
-            adapter=self._client.backend.adapter(self._unit),
+            adapter=self._choose_adapter(),
         )
-        response = await self._ask(request, accept, Try(attempt, attempts))
+        response = await self._ask(request, accept, tried)
         if self.sampling.reading == "raw":
             self.raw_replies[response.text.strip()] = as_it_came(response)
         return response
@@ -297,7 +352,7 @@ class Context(Caller):
             messages=(*messages, Message("assistant", reply)),
             max_tokens=0,
             logprobs=1,
-            adapter=self._client.backend.adapter(self._unit),
+            adapter=self._choose_adapter(),
         )
         response = await self._ask(request, None)
         return tuple(token["logprob"] for token in response.logprobs)
@@ -481,10 +536,10 @@ class Context(Caller):
     ) -> list[Record]:
         """Retrieve the k best records of the sample's visible history, best first.
 
-        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids) or
-        recency+dense.  Query and document texts are the task's, and so is the tokenizer of
-        bm25.  An empty history raises the flag `empty_profile`, one that shares no token with the
-        query under bm25 the flag `bm25_no_match`.
+        `by` is bm25, dense, recency, random, ranked (with `ranking`: sample id to record ids),
+        recency+dense or file-order.  Query and document texts are the task's, and so is the
+        tokenizer of bm25.  An empty history raises the flag `empty_profile`, one that shares no
+        token with the query under bm25 the flag `bm25_no_match`.
 
         Raises:
             TypeError: an argument of the wrong type.

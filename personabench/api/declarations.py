@@ -97,6 +97,11 @@ def _name(value: Any) -> str:
     return f"it is {describe_value(value)}"
 
 
+def _word_name(value: Any) -> str:
+    # It is the beginning of the names of parameters.
+    return "" if isinstance(value, str) and value.isidentifier() else f"it is {value!r}"
+
+
 def _texts(value: Any) -> str:
     if isinstance(value, str) or not isinstance(value, Iterable):
         return f"it is {describe_value(value)}"
@@ -177,6 +182,7 @@ def _vocabulary_or_none(value: Any) -> str:
 
 
 _NAME_DECLARATION = Declaration("a name of letters, digits and ._+- (str)", _name)
+_WORD_DECLARATION = Declaration("a name of letters, digits and _ (str)", _word_name)
 _TUPLE_OF_TEXTS = "a tuple of texts (str)"
 _TUPLE_OF_ROLES = f"a tuple out of {', '.join(PHASES)}"
 
@@ -191,6 +197,12 @@ METHOD: Mapping[str, Declaration] = {
     "rule": Declaration("True or False", _is(bool)),
     "uses_profiler": Declaration("True or False", _is(bool)),
     "prompts": Declaration("a tuple of `PromptFile`s, or None", _prompt_files),
+}
+
+WRAPPER: Mapping[str, Declaration] = {
+    "name": _WORD_DECLARATION,
+    **{name: METHOD[name] for name in ("paper", "version", "needs")},
+    "prompts": Declaration("a tuple of `PromptFile`s", _prompt_files),
 }
 
 TASK: Mapping[str, Declaration] = {
@@ -217,6 +229,7 @@ TASK: Mapping[str, Declaration] = {
     "accepts_file": Declaration("True or False", _is(bool)),
     "quotes_gold": Declaration("True or False", _is(bool)),
     "shares_records": Declaration("True or False", _is(bool)),
+    "sensitive": Declaration("True or False", _is(bool)),
     "source": Declaration("a text (str)", _is(str)),
     "licence": Declaration("a text (str)", _is(str)),
 }

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import ClassVar
+from typing import Protocol as CallProtocol
 
 from personabench.api.context import Context
 from personabench.api.interface import Interface
 from personabench.api.task import JsonObject, Protocol, Task
 from personabench.models.roles import Role
-from personabench.types import Sample
+from personabench.types import ONLY_TRY, Sample, Try
 
-Reply = Callable[[Sample], Awaitable[str]]
-"""The method under test, called with a variant of a sample; hidden facts are removed first."""
+
+class Reply(CallProtocol):
+    """The method under test, called with a variant of a sample; hidden facts are removed first."""
+
+    def __call__(
+        self,
+        sample: Sample,
+        /,
+        attempt: Try = ONLY_TRY,
+        temperature: float | None = None,
+    ) -> Awaitable[str]:
+        """Return the method's answer.
+
+        Args:
+            attempt: the number of the try, from 0, and of all tries, of an answer that is requested
+                again if the task cannot read it; plans count a repetition as possible.
+            temperature: of this answer alone, in place of the run's.
+        """
 
 
 class DialogueTask(Task, Interface):

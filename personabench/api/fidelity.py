@@ -76,11 +76,14 @@ def list_differences(
     """List a run's differences from its method's paper, each in words; empty if there are none.
 
     A method made for any task has no data and no history control of its own to differ from.
-    Requests differ from a paper's if they are worded for small models or replaced by the user.
+    Requests differ from a paper's if they are worded for small models or replaced by the user.  A
+    method inside of a wrapper is no paper's on any task.
     """
     actual = {**_describe_decoding(task, sampling), **method.resolved_params()}
     differences: list[str] = []
-    if "*" not in method.designed_for:
+    if method.parts:
+        differences += [f"inside of {name}" for name in method.parts[1:]]
+    elif "*" not in method.designed_for:
         differences += _list_circumstances(method, task, dataset, history)
     differences += _compare(method, method.paper_settings, actual)
     if prompts is not None and prompts.files:

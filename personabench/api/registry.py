@@ -1,9 +1,10 @@
 """Registry of methods and tasks: list them, and load their classes by name or path.
 
 A name is an explicit path (`./mine.py`, `./mine.py:MyMethod`), an installed entry point
-(`personabench.methods`, `personabench.tasks`) or a built-in file, in this order.  Built-ins are
-described from their source without importing them: every class with a literal `name` counts.  A
-new method is therefore one file, and `list` stays fast.
+(`personabench.methods`, `personabench.tasks`) or a built-in file, in this order.  `rag+remind` is
+a method inside of a wrapper, which is found in the same ways (`personabench.wrappers`).  Built-ins
+are described from their source without importing them: every class with a literal `name` counts.
+A new method is therefore one file, and `list` stays fast.
 """
 
 from __future__ import annotations
@@ -54,9 +55,10 @@ __all__ = [
     "load_if",
     "load_recorded",
     "source_hash",
+    "split_composed",
 ]
 
-Kind = Literal["method", "task"]
+Kind = Literal["method", "task", "wrapper"]
 _log = logging.getLogger("personabench.registry")
 
 _FILE_ENDINGS = (".py", ENDING)
@@ -65,6 +67,14 @@ _FILE_ENDINGS = (".py", ENDING)
 _FACTS: Mapping[Kind, tuple[str, ...]] = {
     "method": ("needs", "designed_for", "privileged", "rule"),
     "task": ("offers", "kind", "labels", "protocol"),
+    "wrapper": ("needs",),
+}
+
+# The packages of built-ins.
+_PACKAGES: Mapping[Kind, str] = {
+    "method": "personabench.methods",
+    "task": "personabench.tasks",
+    "wrapper": "personabench.methods.wrappers",
 }
 
 # Classes loaded by path in this process.  Their user chose to run the code, so results may refer to
@@ -77,7 +87,7 @@ _checked: list[tuple[Kind, Any]] = []
 
 @dataclass(frozen=True)
 class Entry:
-    """An available method or task.
+    """An available method, task or wrapper.
 
     Attributes:
         origin: "built-in" or the distribution of an entry point.
@@ -101,7 +111,8 @@ def list_entries(kind: Kind, mention: str = "") -> dict[str, Entry]:
     """List the installed methods or tasks by name; entry points replace built-ins.
 
     Args:
-        mention: built-ins are only looked for in files that hold this text.
+        mention: built-ins are only looked for in files that hold this text in quotes, as a
+            literal name is.
     """
     by_name = {entry.name: entry for entry in _list_built_ins(kind, mention)}
 
@@ -168,7 +179,10 @@ def load_class(kind: Kind, name: str) -> type[Any]:
         UsageError: unknown name, or a plugin that cannot be imported; the message lists the nearest
             names.
     """
-    if not is_file(name):
+    parts = split_composed(kind, name)
+    if parts:
+        cls = _load_composed(name, parts)
+    elif not is_file(name):
         if kind != "method" or not is_reference(name):
             return _load_installed(kind, name)
         cls = _load_reference(name)
@@ -176,6 +190,42 @@ def load_class(kind: Kind, name: str) -> type[Any]:
         cls = _load_from_path(kind, name)
     _given[kind, cls.name] = cls
     return cls
+
+
+def split_composed(kind: Kind, name: str) -> list[str]:
+    """Split `rag+remind` into a method and wrappers; empty for anything else."""
+    parts = name.split("+")
+    if kind != "method" or len(parts) == 1:
+        return []
+    # A plus sign may be part of an installed name or of a path.
+    if is_file(name) and _split_path(name)[0].is_file():
+        return []
+    return [] if name in list_entries("method") else parts
+
+
+def _load_composed(name: str, parts: Sequence[str]) -> type[Any]:
+    """Load a method inside of wrappers.
+
+    Raises:
+        UsageError: an unknown part, or parts that do not fit.
+    """
+    # Imported late: few commands wrap methods.
+    from personabench.api.composition import compose
+
+    if not all(parts):
+        raise UsageError(f"--method {name}: write METHOD+WRAPPER, such as rag+remind")
+    base, *wrappers = parts
+    return compose(load_class("method", base), [_load_wrapper(name, part) for part in wrappers])
+
+
+def _load_wrapper(name: str, part: str) -> type[Any]:
+    known = list_entries("wrapper")
+    if not is_file(part) and part not in known and part in list_entries("method"):
+        raise UsageError(
+            f"--method {name}: '{part}' is a method and no wrapper; the method stands first and "
+            f"wrappers follow: METHOD+WRAPPER with one of {', '.join(known)}"
+        )
+    return load_class("wrapper", part)
 
 
 def load_if(path: Path, wanted: Collection[tuple[str, str]]) -> None:
@@ -327,7 +377,7 @@ def _suggest_names(name: str, candidates: Collection[str]) -> str:
 
 
 def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
-    package = f"personabench.{kind}s"
+    package = _PACKAGES[kind]
     spec = importlib.util.find_spec(package)
     if spec is None:
         return
@@ -339,10 +389,14 @@ def _list_built_ins(kind: Kind, mention: str) -> Iterable[Entry]:
                 continue
             modified = path.stat().st_mtime_ns
             # Reading a file takes a hundredth of the time that parsing it takes.
-            if mention.encode() not in _read_source(path, modified):
+            if mention and not _quotes(_read_source(path, modified), mention):
                 continue
             stem = path.parent.name if path.name == "__init__.py" else path.stem
             yield from _described(kind, path, f"{package}.{stem}", modified)
+
+
+def _quotes(source: bytes, text: str) -> bool:
+    return any(f"{mark}{text}{mark}".encode() in source for mark in "\"'")
 
 
 @functools.lru_cache(maxsize=512)
@@ -416,8 +470,8 @@ def _load_from_path(kind: Kind, text: str) -> type[Any]:
 
 
 def _make_declared(kind: Kind, path: Path) -> type[Any]:
-    if kind == "method":
-        raise UsageError(f"--method {path}: a method is Python code; name a file.py")
+    if kind != "task":
+        raise UsageError(f"--method {path}: a {kind} is Python code; name a file.py")
     # Imported late: listing needs no tasks, which bring numpy.
     from personabench.api.own_data.task import make_task_class
 
@@ -478,12 +532,14 @@ def _base_class(kind: Kind) -> type[Any]:
     # Imported late: listing needs neither, and tasks bring numpy.
     from personabench.api.method import Method
     from personabench.api.task import Task
+    from personabench.api.wrapper import Wrapper
 
-    return Method if kind == "method" else Task
+    bases: Mapping[Kind, type[Any]] = {"method": Method, "task": Task, "wrapper": Wrapper}
+    return bases[kind]
 
 
 def _check_class(kind: Kind, cls: Any, place: str) -> None:
-    """Check that a class is a method or a task that can be used.
+    """Check that a class is a method, a task or a wrapper that can be used.
 
     Raises:
         PluginError: a missing method or a wrong attribute.
@@ -492,6 +548,7 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
     from personabench.api import declarations
     from personabench.api.contracts import METHOD
     from personabench.api.task import CONTRACTS
+    from personabench.api.wrapper import WRAPPER
 
     base = _base_class(kind)
     if not (isinstance(cls, type) and issubclass(cls, base)):
@@ -500,11 +557,16 @@ def _check_class(kind: Kind, cls: Any, place: str) -> None:
             f"but it is {describe_value(cls)}"
         )
 
-    declared = declarations.METHOD if kind == "method" else declarations.TASK
-    declarations.check_abstract(cls, METHOD if kind == "method" else CONTRACTS)
-    declarations.check_declarations(cls, declared)
+    contracts = {"method": METHOD, "task": CONTRACTS, "wrapper": WRAPPER}
+    declared = {
+        "method": declarations.METHOD,
+        "task": declarations.TASK,
+        "wrapper": declarations.WRAPPER,
+    }
+    declarations.check_abstract(cls, contracts[kind])
+    declarations.check_declarations(cls, declared[kind])
     if kind == "task":
         declarations.check_protocol(cls)
     params_of(cls)
-    attribute = "needs" if kind == "method" else "offers"
+    attribute = "offers" if kind == "task" else "needs"
     check_declarations(kind, f"{cls.__name__} ({locate(cls, attribute)})", cls)

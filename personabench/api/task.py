@@ -89,6 +89,8 @@ class Task(Wording):
             task` then counts such requests instead of failing.
         shares_records: True if different users have the same records by design, such as filler.
         published_hashes: SHA-256 of the benchmark's files, by name, if they are known.
+        sensitive: True if texts of the data may disturb readers: errors, logs and the terminal then
+            name samples by their ids and quote nothing.
         source, licence: of the data.
         over_own_data: True if the samples come from tables of the user's own, whatever their form.
         protocol: how an answer comes about.  `static` is one request, `dialogue` a conversation led
@@ -115,6 +117,7 @@ class Task(Wording):
     quotes_gold: ClassVar[bool] = False
     shares_records: ClassVar[bool] = False
     published_hashes: ClassVar[Mapping[str, str]] = {}
+    sensitive: ClassVar[bool] = False
     source: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     over_own_data: ClassVar[bool] = False

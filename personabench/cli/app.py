@@ -43,6 +43,7 @@ from personabench.cli import (
     score,
     show,
     table,
+    train,
 )
 from personabench.cli import list as listing
 from personabench.cli.console import echo
@@ -79,6 +80,7 @@ def _root(
 
 
 app.command("run", cls=RunCommand)(run.run)
+app.command("train", cls=PlainCommand)(train.train)
 app.command("init", cls=PlainCommand)(init.init)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("merge", cls=PlainCommand)(merge.merge)

@@ -19,8 +19,14 @@ _MOST_MODELS = 50
 
 
 def complete_methods(incomplete: str) -> list[str]:
-    """Complete the last of a list of methods, by name or file."""
-    return _complete_list(incomplete, lambda word: [*_list_plugins("method"), *_list_files(word)])
+    """Complete the last of a list of methods, by name or file, and a wrapper after a plus sign."""
+
+    def list_names(word: str) -> list[str]:
+        method, plus, _ = word.rpartition("+")
+        wrapped = [f"{method}+{name}" for name in _list_plugins("wrapper")] if plus else []
+        return [*_list_plugins("method"), *wrapped, *_list_files(word)]
+
+    return _complete_list(incomplete, list_names)
 
 
 def complete_tasks(incomplete: str) -> list[str]:

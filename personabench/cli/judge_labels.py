@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +28,17 @@ class _ScoreLabel(msgspec.Struct, frozen=True):
     run: str = ""
 
 
-def read_score_labels(path: Path, run: str) -> dict[str, dict[str, float]]:
+def read_score_labels(
+    path: Path, run: str, rubric: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, float]]:
     """Read scores by sample id and criterion; those that are null are not given yet.
 
     Args:
         run: the id of the run that the answers are from.
+        rubric: the rubric that the answers were scored by, if they were; labels have its scale.
 
     Raises:
-        DataError: a line is something else.
+        DataError: a line is something else, or a score is not on the rubric's scale.
     """
     from personabench.metrics.judges.score_agreement import TOTAL
 
@@ -55,18 +58,50 @@ def read_score_labels(path: Path, run: str) -> dict[str, dict[str, float]]:
         given = {name: score for name, score in item.labels.items() if score is not None}
         if item.label is not None:
             given[TOTAL] = item.label
+        if rubric:
+            _check_scores(given, rubric, f"{path}, line {number}")
         if given:
             labels[item.id] = given
     return labels
 
 
-def write_label_file(path: Path, file: Path, judgements: Sequence[Judgement], count: int) -> int:
+def _check_scores(scores: Mapping[str, float], rubric: Mapping[str, Any], place: str) -> None:
+    """Check that scores are of a rubric's criteria and on its scale.
+
+    Raises:
+        DataError: one is not; the message names `place` and the criterion.
+    """
+    from personabench.metrics.judges.score_agreement import TOTAL
+
+    low, high = rubric["scale"]
+    for name, score in scores.items():
+        if name not in rubric["criteria"] and name != TOTAL:
+            raise DataError(
+                f"{place}: the rubric has no criterion '{name}'; it has "
+                f"{', '.join(rubric['criteria'])}"
+            )
+        if not low <= score <= high:
+            criterion = "label" if name == TOTAL else f"'{name}'"
+            raise DataError(
+                f"{place}: {criterion} is {score:g}; the rubric's scale is {low} to {high}"
+            )
+
+
+def write_label_file(
+    path: Path,
+    file: Path,
+    judgements: Sequence[Judgement],
+    count: int,
+    rubric: Mapping[str, Any] | None = None,
+) -> int:
     """Write answers to label, with null for each label; return their number.
 
-    The judge's own scores are not among them, so that they cannot be followed.
+    The judge's own scores are not among them, so that they cannot be followed. What the judge saw
+    beside the answers is.
 
     Args:
         file: the judgements, in their run folder.
+        rubric: the rubric that the answers were scored by, if they were.
 
     Raises:
         UsageError: nothing is judged, or the file cannot be written.
@@ -84,7 +119,7 @@ def write_label_file(path: Path, file: Path, judgements: Sequence[Judgement], co
         raise UsageError(f"{file} holds no judged answer to label")
     criteria = {item.sample_id: [*scores_of(item)] for item in judgements}
     lines = []
-    for sample_id, texts in _read_texts(file.absolute().parents[1], chosen):
+    for sample_id, texts in _read_texts(file.absolute().parents[1], chosen, rubric or {}):
         names = [name for name in criteria[sample_id] if name != TOTAL] or [TOTAL]
         lines.append(to_json({"id": sample_id, "labels": dict.fromkeys(names), **texts}) + "\n")
     try:
@@ -95,8 +130,13 @@ def write_label_file(path: Path, file: Path, judgements: Sequence[Judgement], co
     return len(lines)
 
 
-def _read_texts(run: Path, samples: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the question, the references and the answer of each sample of a run folder."""
+def _read_texts(
+    run: Path, samples: Sequence[str], rubric: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the question, the references and the answer of each sample of a run folder.
+
+    With a rubric that shows the judge the user's records, also these, and its criteria and scale.
+    """
     from personabench.results.locate import find_dataset, find_task
     from personabench.results.run_folder import RunFolder
 
@@ -112,6 +152,11 @@ def _read_texts(run: Path, samples: Sequence[str]) -> Iterator[tuple[str, dict[s
         if dataset is not None and sample_id in positions:
             sample = dataset.load(positions[sample_id])
             texts = {"question": sample.input, "references": list(sample.references), **texts}
+            if task is not None and "history" in rubric.get("shows", ()):
+                newest = sample.history[-rubric["records"] :]
+                texts["history"] = [task.describe(record) for record in newest]
+        if rubric:
+            texts["scale"] = list(rubric["scale"])
         yield sample_id, texts
 
 

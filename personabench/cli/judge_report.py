@@ -146,13 +146,24 @@ def _report(
     if verdicts:
         return reliability_report(verdicts, read_labels(labels) if labels else {})
 
+    summary = folder.summary() if is_of_run else None
+    # The summary knows the rubric of its own judge, not those of earlier ones.
+    rubric = None
+    if summary and summary.judge and path.name == folder.judgements_path(summary.judge).name:
+        rubric = summary.provenance.get("rubric")
     if ask is not None:
         # A run folder is five levels below its results folder.
         load_tasks(task, [folder.spec()], folder.path.parents[4])
-        written = write_label_file(ask, path, judgements, count)
-        echo(f"{written} answers to label: {ask}; read them with --labels {ask}", err=True)
-    run = folder.summary().fingerprint if is_of_run else ""
-    return scoring_report(judgements, read_score_labels(labels, run) if labels else {})
+        written = write_label_file(ask, path, judgements, count, rubric)
+        scale = " from {} to {}".format(*rubric["scale"]) if rubric else ""
+        echo(
+            f"{written} answers to label: {ask}; replace each null by your score{scale}, and read "
+            f"them with --labels {ask}",
+            err=True,
+        )
+    run = summary.fingerprint if summary else ""
+    given = read_score_labels(labels, run, rubric) if labels else {}
+    return scoring_report(judgements, given)
 
 
 def _steer(

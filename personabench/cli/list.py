@@ -1,4 +1,4 @@
-"""`personabench list`: methods, tasks, backends, metrics and runs."""
+"""`personabench list`: methods, wrappers, tasks, backends, metrics and runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 listing = typer.Typer(
-    help="List methods, tasks, matrix, backends, metrics or runs.", no_args_is_help=True
+    help="List methods, wrappers, tasks, matrix, backends, metrics or runs.", no_args_is_help=True
 )
 
 
@@ -28,7 +28,7 @@ def methods(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Method name or file.py[:Class]: show its parameters.",
+            help="Method name, file.py[:Class] or METHOD+WRAPPER: show its parameters.",
             metavar="METHOD",
             show_default=False,
         ),
@@ -51,6 +51,31 @@ def methods(
             "about": entry.about,
         }
         rows.append(row)
+    _print_rows(rows, json)
+
+
+@listing.command("wrappers")
+def wrappers(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Wrapper name or file.py[:Class]: show its parameters.",
+            metavar="WRAPPER",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what can be put around a method, as METHOD+WRAPPER, or one with its parameters."""
+    from personabench.api.registry import list_entries
+
+    if name is not None:
+        _print_plugin("wrapper", name, json)
+        return
+    rows = [
+        {"name": entry.name, "origin": entry.origin, "about": entry.about}
+        for entry in list_entries("wrapper").values()
+    ]
     _print_rows(rows, json)
 
 
@@ -91,7 +116,7 @@ def _print_plugin(kind: Kind, name: str, json: bool) -> None:
     if json:
         emit(facts)
         return
-    owner = facts["name"] if kind == "method" else "task"
+    owner = "task" if kind == "task" else facts["name"]
     for line in format_plugin(facts, owner):
         echo(line)
 

@@ -25,6 +25,7 @@ from personabench.cli.help import ROLES_PANEL
 from personabench.cli.option_groups import NamedGroup
 from personabench.cli.options import (
     Adapter,
+    AdapterMap,
     ApiVersion,
     Backend,
     BaseUrl,
@@ -112,6 +113,7 @@ class RunModelArguments(ModelArguments):
     """All options of the model under test."""
 
     adapter: Adapter = None
+    adapter_map: AdapterMap = None
     embedder_url: EmbedderUrl = None
     rpm: RequestsPerMinute = None
     tpm: TokensPerMinute = None
@@ -121,11 +123,19 @@ class RunModelArguments(ModelArguments):
         """Return the options of the backend; batch jobs in progress are noted in `results`."""
         return self.read(
             adapter=self.adapter,
+            adapter_map=read_map(self.adapter_map),
             embedder_url=self.embedder_url,
             rpm=self.rpm,
             tpm=self.tpm,
             batch=results / "batches" if self.batch else None,
         )
+
+
+def read_map(path: Path | None) -> dict[str, str]:
+    """Return the adapters of users from the file of `--adapter-map`; none without one."""
+    from personabench.models.backends.adapters import read_adapter_map
+
+    return read_adapter_map(path) if path else {}
 
 
 @dataclass(frozen=True, kw_only=True)

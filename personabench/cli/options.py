@@ -326,6 +326,17 @@ Adapter = Annotated[
         rich_help_panel=MODEL_PANEL,
     ),
 ]
+AdapterMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--adapter-map",
+        metavar="FILE",
+        help="vllm, transformers: adapter of each user, by name or folder (JSON; '*': all others).",
+        exists=True,
+        dir_okay=False,
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
 Headers = Annotated[
     list[str] | None,
     typer.Option(

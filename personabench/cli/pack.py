@@ -85,3 +85,11 @@ def pack(
     if inputs is InputsOption.hash and manifest.data:
         names = ", ".join(dict.fromkeys(packed.source for packed in manifest.data))
         echo(f"not in it, only its hashes: {names}; readers name it with --data", err=True)
+        for packed in manifest.data:
+            if not packed.files:
+                echo(
+                    f"warning: {packed.source} (data hash {packed.data_hash[:8]}) has moved or "
+                    "changed since its runs, or their task is not loaded, so that its files are "
+                    "not hashed; --data names another place, --task the file of a task",
+                    err=True,
+                )

@@ -10,6 +10,7 @@ import typer
 
 from personabench.cli.console import echo
 from personabench.cli.options import RESULTS, OnlyTask, Results, WithReference
+from personabench.cli.table import FitOption
 
 
 class FigureKind(StrEnum):
@@ -34,6 +35,14 @@ def plot(
         Path,
         typer.Option("-o", "--output", metavar="FILE", help="File to write: .pdf, .svg or .png."),
     ],
+    fit: Annotated[
+        FitOption,
+        typer.Option(
+            "--fit",
+            metavar="SPACE",
+            help="column (of two) or page: the width at which the texts are legible.",
+        ),
+    ] = FitOption.page,
     task: OnlyTask = None,
     baseline: Annotated[
         str | None,
@@ -57,5 +66,5 @@ def plot(
         tasks = ", ".join(sorted({run.summary.task for run in runs}))
         hint = f"there are runs of {tasks}" if tasks else suggest_runs(results)
         raise UsageError(f"no runs to draw under {results}/runs; {hint}")
-    draw(kind.value, choose_board(ranked), output)
+    draw(kind.value, choose_board(ranked), output, fit.value)
     echo(f"wrote {output}", err=True)

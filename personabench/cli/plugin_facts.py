@@ -1,4 +1,4 @@
-"""Facts of one method or task for `list methods NAME` and `list tasks NAME`."""
+"""Facts of one method, task or wrapper for `list methods NAME` and its like."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Parameter:
 
 
 def list_parameters(cls: type[Any]) -> list[Parameter]:
-    """List the parameters of a method or a task, in the order of its code."""
+    """List the parameters of a method, a task or a wrapper, in the order of its code."""
     from personabench.api.guard import params_of
 
     params = params_of(cls)
@@ -58,7 +58,7 @@ def read_meanings(docstring: str) -> dict[str, str]:
 
 
 def describe_plugin(kind: Kind, name: str) -> dict[str, Any]:
-    """Collect everything that a command line says about a method or a task.
+    """Collect everything that a command line says about a method, a task or a wrapper.
 
     Raises:
         UsageError: there is none of that name.
@@ -73,7 +73,8 @@ def describe_plugin(kind: Kind, name: str) -> dict[str, Any]:
         "about": docstring.partition("\n")[0],
         "origin": entry.origin if entry else name,
     }
-    facts |= _method_facts(cls) if kind == "method" else _task_facts(cls)
+    describe = {"method": _method_facts, "task": _task_facts, "wrapper": _wrapper_facts}
+    facts |= describe[kind](cls)
     facts["parameters"] = [dataclasses.asdict(parameter) for parameter in list_parameters(cls)]
     return facts
 
@@ -84,6 +85,14 @@ def _method_facts(cls: type[Any]) -> Mapping[str, Any]:
         "needs": list(cls.needs),
         "designed_for": list(cls.designed_for),
         "settings": [name for name in ("privileged", "rule") if getattr(cls, name)],
+    }
+
+
+def _wrapper_facts(cls: type[Any]) -> Mapping[str, Any]:
+    return {
+        "paper": cls.paper,
+        "needs": list(cls.needs),
+        "acts": [stage for stage in ("select", "reword", "revise") if cls.acts(stage)],
     }
 
 

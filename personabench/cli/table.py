@@ -27,7 +27,7 @@ class TableFormat(StrEnum):
 
 
 class FitOption(StrEnum):
-    """The space that a LaTeX table has to fit into."""
+    """The space that a LaTeX table or a figure has to fit into."""
 
     column = "column"
     page = "page"

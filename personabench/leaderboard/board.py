@@ -63,7 +63,7 @@ WORDS = ("letter", "label", "model")
 BASELINE = "none"
 
 # Of stored statistics; a change of their content or meaning needs a new one.
-_VERSION = 12
+_VERSION = 13
 
 # Number of stored statistics to keep; older files are deleted.
 _STORED = 200

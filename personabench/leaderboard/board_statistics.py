@@ -16,13 +16,14 @@ from personabench.leaderboard.column import (
     Column,
     aggregate_of,
     check_summary,
+    cluster_of,
     count_samples,
     without_samples,
 )
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
 from personabench.leaderboard.mask import Mask
 from personabench.leaderboard.ranking import COMMON_SHARE
-from personabench.leaderboard.rows import Entry, judge_of, metric_directions
+from personabench.leaderboard.rows import Entry, judge_of, lacks_donors, metric_directions
 from personabench.leaderboard.stats import holm, leaders, letters, wins
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.results.index import SCORER
@@ -94,6 +95,7 @@ def tabulate(
                 higher,
                 aggregate,
                 draws=draws,
+                cluster=cluster_of(run, metric, scores),
             )
 
             entries = [board[row] for row in group]
@@ -305,7 +307,7 @@ def _is_trivial(entry: Entry) -> bool:
 def _find_shuffled_twins(entries: Sequence[Entry]) -> dict[int, int]:
     """Find for rows the same method and parameters with another user's history.
 
-    If there are several, the one with most seeds.
+    If there are several, the one with most seeds. A run that got nobody's records is no control.
     """
     twins: dict[str, int] = {}
     own: list[tuple[int, str]] = []
@@ -314,7 +316,7 @@ def _find_shuffled_twins(entries: Sequence[Entry]) -> dict[int, int]:
         key = digest([summary.method, summary.params])
         if summary.history == "own":
             own.append((row, key))
-        elif summary.history == "shuffled":
+        elif summary.history == "shuffled" and not lacks_donors(entry):
             twin = twins.setdefault(key, row)
             if len(entry.runs) > len(entries[twin].runs):
                 twins[key] = row

@@ -21,7 +21,7 @@ from personabench.leaderboard.stats import Scores
 from personabench.leaderboard.stats.resample import Aggregate, Floats
 from personabench.leaderboard.stats.scores import DRAWS
 from personabench.metrics.evidence import EVIDENCE
-from personabench.metrics.metric import Metric, mean
+from personabench.metrics.metric import Cluster, Metric, mean
 from personabench.results.index import SCORER, Run
 from personabench.results.published import Vector
 
@@ -37,6 +37,7 @@ class Column:
         name, higher: the metric and its direction.
         aggregate: computes the metric from samples.
         draws: number of bootstrap resamples and permutations.
+        cluster: the unit of chance if it is not the user.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Column:
         higher: bool,
         aggregate: Aggregate,
         draws: int = DRAWS,
+        cluster: Cluster | None = None,
     ) -> None:
         self.name = name
         self.higher = higher
         self.draws = draws
+        self.cluster = cluster
         self.is_mean = aggregate is mean
         self._aggregate = aggregate
         self._values: list[list[dict[str, float | list[float]]]] = []
@@ -77,7 +80,7 @@ class Column:
 
     def over(self, rows: Sequence[Sequence[Vector]]) -> Column:
         """The same metric of other scores, such as those of a part of the samples."""
-        return Column(rows, self.name, self.higher, self._aggregate, self.draws)
+        return Column(rows, self.name, self.higher, self._aggregate, self.draws, self.cluster)
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval, on all samples of the row."""
@@ -219,8 +222,7 @@ class Column:
         for row in members[1:]:
             common &= set(self._samples[row])
         samples = sorted(common)
-        user_of = self._users[first]
-        users = [user_of[sample] for sample in samples]
+        units = self._list_units(first, samples)
 
         # One array per row, a column per seed.
         rows = []
@@ -242,12 +244,21 @@ class Column:
 
         return Scores(
             rows,
-            users,
+            units,
             aggregate,
             higher_is_better=self.higher,
             draws=self.draws,
             seed=SEED,
+            unit=self.cluster.name if self.cluster else "user",
         )
+
+    def _list_units(self, row: int, samples: Sequence[str]) -> list[str]:
+        """The unit of chance of each sample: its user, or its cluster in the values of a row."""
+        if self.cluster is None:
+            user_of = self._users[row]
+            return [user_of[sample] for sample in samples]
+        values: Mapping[str, Any] = self._values[row][0]
+        return [str(values[sample][self.cluster.column]) for sample in samples]
 
 
 def _alignment_rank(
@@ -328,6 +339,12 @@ def aggregate_of(
     by_sample = metric_values(scores, name)
     values: list[Any] = list(by_sample.values())
     return mean if _is_mean(values, run.summary.score(name)) else None
+
+
+def cluster_of(run: Run, name: str, scores: Vector) -> Cluster | None:
+    """Look up the unit of chance of a metric of a run; None for users."""
+    metric = _find_metric(run, name, scores)
+    return None if metric is None else metric.cluster
 
 
 def chance_of(run: Run, name: str, scores: Vector) -> float | None:

@@ -194,7 +194,7 @@ def _align(
     placed: Sequence[_Placed], metric: str, higher: bool, read: Reader
 ) -> Sequence[Estimate | None]:
     """Estimate the metric of each row on the samples of all; None for rows that are left out."""
-    from personabench.leaderboard.column import Column, aggregate_of
+    from personabench.leaderboard.column import Column, aggregate_of, cluster_of
 
     scores = [read(row.entry) for row in placed]
     scored = next((index for index, vectors in enumerate(scores) if vectors[0].ids), 0)
@@ -203,7 +203,8 @@ def _align(
     if aggregate is None:
         return nothing
 
-    shared = Column(scores, metric, higher, aggregate).align()
+    cluster = cluster_of(placed[scored].entry.first, metric, scores[scored][0])
+    shared = Column(scores, metric, higher, aggregate, cluster=cluster).align()
     # One row alone is not compared with anything.
     return shared if sum(estimate is not None for estimate in shared) > 1 else nothing
 

@@ -92,7 +92,13 @@ def _make_vector(scores: FileScores) -> Vector:
 def _make_columns(scores: FileScores, vectors: list[Vector]) -> dict[str, Column]:
     rows = [[vector] for vector in vectors]
     return {
-        metric.name: Column(rows, metric.name, metric.higher_is_better, metric.aggregate)
+        metric.name: Column(
+            rows,
+            metric.name,
+            metric.higher_is_better,
+            metric.aggregate,
+            cluster=metric.cluster,
+        )
         for metric in scores.measured
         # A variant repeats its metric on most data.
         if metric.variant_of is None

@@ -10,7 +10,7 @@ from personabench.api.compatibility import matrix
 from personabench.api.registry import find_described, find_source_hash, list_entries
 from personabench.leaderboard.estimates import ALPHA
 from personabench.leaderboard.row import Row
-from personabench.leaderboard.rows import Entry, is_imported, judge_of
+from personabench.leaderboard.rows import Entry, is_imported, judge_of, lacks_donors
 from personabench.leaderboard.statistics_notes import of_setting
 from personabench.results.index import Run
 
@@ -111,6 +111,7 @@ def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline:
     notes = []
     for row, entry in zip(rows, entries, strict=True):
         clauses = [clause for run in entry.runs for clause in run.summary.suspicious]
+        clauses += _find_missing_donors(entry)
         same = row.statistics.same_as_baseline
         if same is not None and not entry.is_rule:
             share, count = same
@@ -118,6 +119,19 @@ def describe_suspicions(rows: Sequence[Row], entries: Sequence[Entry], baseline:
         if clauses:
             notes.append(f"Suspicious: {row.label}: {'; '.join(dict.fromkeys(clauses))}.")
     return notes
+
+
+def _find_missing_donors(entry: Entry) -> list[str]:
+    """Say on how many samples a control had no other user's history to show."""
+    missing = sum(run.summary.counters.get("no_donor", 0) for run in entry.runs)
+    if not missing:
+        return []
+    count = sum(run.summary.n for run in entry.runs)
+    effect = "; no gain is measured against it" if lacks_donors(entry) else ""
+    return [
+        f"{missing:g} of {count} samples got no other user's records, because those share some "
+        f"with the user's own or are newer than the question{effect}"
+    ]
 
 
 def describe_mask(rows: Sequence[Row], mask: Mask | None) -> list[str]:
@@ -334,6 +348,9 @@ def _describe_unjudged(label: str, run: Run) -> list[str]:
     if not unjudged:
         return []
     metrics = [metric for metric in run.summary.higher_is_better if judge_of(run, metric)]
-    return [
-        f"{label}: {unjudged} answers are unjudged and have no {', '.join(metrics) or 'score'}."
-    ]
+    primary = run.summary.primary
+    if primary in metrics:
+        missing = f"no score, since {primary} ranks"
+    else:
+        missing = f"no {', '.join(metrics) or 'score'}"
+    return [f"{label}: {unjudged} answers are unjudged and have {missing}."]

@@ -17,6 +17,8 @@ from personabench.leaderboard.row import Row
 
 _MOST_DIGITS = 4
 _DEFAULT_DIGITS = 3
+# Rows left out of a table that its footnote names one by one.
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class PaperOptions:
         methods: labels or names of methods, in the order of the table; empty for all.
         metrics: metrics to show; empty for each task's primary one.
         columns: further columns of a single task, as in the leaderboard's JSON.
-        rename: names of the table by names of the data: methods, tasks, metrics, columns, models.
+        rename: names of the table by names of the data: methods, tasks, metrics, columns, models; a
+            method's name also renames its rows with other parameters or a control.
         digits: decimal places; None for as many as the intervals justify.
         label: the label for references.
     """
@@ -137,6 +140,9 @@ class _Writer:
         self.boards = boards
         self.options = options
         self.several = len(boards) > 1
+        self._methods = {
+            (row.model, row.label): row.method for board in boards for row in board.rows
+        }
         # For each column its board, and its metric or the name of a further column.
         self.places = [
             (board, name, True) for board in boards for name in options.metrics or [board.primary]
@@ -147,6 +153,13 @@ class _Writer:
 
     def rename(self, name: str) -> str:
         return self.options.rename.get(name, name)
+
+    def rename_row(self, label: str, method: str) -> str:
+        """The name of a row; its method's new name stands before its parameters and control."""
+        names = self.options.rename
+        if label in names or method not in names or not label.startswith(f"{method} ("):
+            return self.rename(label)
+        return names[method] + label.removeprefix(method)
 
     @property
     def columns(self) -> list[PaperColumn]:
@@ -172,15 +185,14 @@ class _Writer:
                 self._cell(board, found[id(board)], name, is_metric)
                 for board, name, is_metric in self.places
             ]
-            rows.append(PaperRow(self.rename(label), self.rename(model), cells))
+            name = self.rename_row(label, self._methods[(model, label)])
+            rows.append(PaperRow(name, self.rename(model), cells))
         return rows
 
     def _order(self, keys: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Rows model by model; in the order that was asked for, or the baseline first."""
         models = list(dict.fromkeys(model for model, _ in keys))
-        method_of = {
-            (row.model, row.label): row.method for board in self.boards for row in board.rows
-        }
+        method_of = self._methods
         wanted = list(self.options.methods)
 
         def place(key: tuple[str, str]) -> tuple[int, int]:
@@ -269,7 +281,7 @@ class _Writer:
         if any(cell.bold for row in self.rows() for cell in row.cells):
             sentences.append(
                 "Bold: no row is significantly better, and it beats at least one (sign-flip test "
-                "over users, Holm-corrected, p ≤ 0.05)."
+                f"over users, Holm-corrected, p ≤ 0.05{self._left_out()})."
             )
         masks = dict.fromkeys(row.statistics.mask for row in rows if row.statistics.mask)
         if masks:
@@ -277,6 +289,22 @@ class _Writer:
         if any(row.sample for row in rows):
             sentences.append("Example data, not the benchmark.")
         return [*sentences, *self._provenance()]
+
+    def _left_out(self) -> str:
+        """Name the rows that the tests behind bold compare as well, and the table leaves out."""
+        shown = set(self._order(list(self._methods)))
+        names = list(
+            dict.fromkeys(
+                self.rename_row(row.label, row.method)
+                for board in self.boards
+                for row in board.rows
+                if (row.model, row.label) not in shown and row.scores.get(board.primary) is not None
+            )
+        )
+        if not names:
+            return ""
+        listed = ", ".join(names) if len(names) <= _MOST_NAMED else f"{len(names)} of them"
+        return f"; among all rows, also those left out here: {listed}"
 
     def _provenance(self) -> list[str]:
         summaries = [entry.summary for board in self.boards for entry in board.entries]

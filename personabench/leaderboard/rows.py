@@ -69,6 +69,11 @@ def is_imported(run: Run) -> bool:
     return "card" in run.summary.provenance
 
 
+def lacks_donors(entry: Entry) -> bool:
+    """Whether a run with shuffled histories got records of another user for no sample at all."""
+    return any(0 < run.summary.n <= run.summary.counters.get("no_donor", 0) for run in entry.runs)
+
+
 def metric_directions(runs: Iterable[Run]) -> dict[str, bool]:
     """List every metric of some runs with its direction, except redundant variants."""
     runs = list(runs)

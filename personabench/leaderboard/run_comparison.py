@@ -18,6 +18,7 @@ from personabench.leaderboard.column import (
     aggregate_of,
     chance_of,
     check_summary,
+    cluster_of,
     metric_values,
 )
 from personabench.leaderboard.estimates import ALPHA, Contrast, Count, Estimate
@@ -130,7 +131,8 @@ def compare_runs(a: Run, b: Run, allow_mismatch: bool = False) -> RunComparison:
         check_summary(a, name, scores_a, aggregate)
         check_summary(b, name, scores_b, aggregate)
         pair = [[_restrict(scores, samples)] for scores in (scores_a, scores_b)]
-        columns[name] = Column(pair, name, higher, aggregate)
+        cluster = cluster_of(a, name, scores_a)
+        columns[name] = Column(pair, name, higher, aggregate, cluster=cluster)
         chance = chance_of(a, name, scores_a)
         if chance is not None and higher:
             harmed[name] = count_harmed(pair[0][0], pair[1][0], name, chance)

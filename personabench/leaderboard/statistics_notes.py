@@ -68,8 +68,8 @@ def _describe_columns(rows: Sequence[Row], baseline: str, headings: Mapping[str,
     elif len(rows) > 1:
         parts.append(
             (
-                f"No single row '{baseline}' to measure gains against: run it or name another "
-                "with --baseline.",
+                f"No single row '{baseline}' is among these to measure gains against: "
+                "`personabench leaderboard` has all runs, and --baseline names another row.",
                 "",
             )
         )

@@ -35,6 +35,20 @@ class TokenizerScope:
 
 
 @dataclasses.dataclass(frozen=True)
+class Cluster:
+    """A unit of chance other than the user: samples that belong together, such as of one prompt.
+
+    Attributes:
+        column: the column of the values, of shape (n, d), that numbers the unit of each sample.  It
+            is a fact of the sample, the same for every method.
+        name: the unit in the singular, for messages.
+    """
+
+    column: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Metric:
     """A named number over samples.
 
@@ -43,6 +57,8 @@ class Metric:
             any resample of rows.
         size: the number of samples that the aggregate is over, for a metric of a subset; None for
             all.
+        cluster: the unit that intervals and tests resample; None for users.  Its aggregate has to
+            count a unit that was drawn twice as two.
         signature: settings and version of other software, if these decide the number; summaries
             keep it.
         scope: set if the tokenizer does not cover every script.
@@ -58,6 +74,7 @@ class Metric:
     higher_is_better: bool = True
     aggregate: Callable[[Floats], float] = mean
     size: Callable[[Floats], int] | None = None
+    cluster: Cluster | None = None
     signature: Callable[[], str] | None = None
     scope: TokenizerScope | None = None
     variant_of: str | None = None

@@ -146,10 +146,13 @@ class Role(Caller):
         schema: Mapping[str, Any] | None = None,
         repeat: int = 0,
         accept: Callable[[str], bool] | None = None,
+        attempt: Try = ONLY_TRY,
     ) -> str:
         """Call the role's model; plain text is sent as one user message.
 
         A reply that `accept` rejects is returned but not cached: call again with another `repeat`.
+        If the request itself changes from try to try, such as its temperature, state the number of
+        the `attempt`, from 0, and of all, so that plans count a repetition as possible.
         A reply truncated at `max_tokens` raises the flag `simulator_truncated` or
         `judge_truncated`, one that a filter withheld or interrupted `simulator_refused` or
         `judge_refused`.
@@ -168,5 +171,5 @@ class Role(Caller):
             schema=schema,
             repeat=repeat,
         )
-        response = await self._ask(request, accept)
+        response = await self._ask(request, accept, attempt)
         return response.text

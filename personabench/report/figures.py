@@ -10,12 +10,13 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from personabench.errors import UsageError
 from personabench.leaderboard import Board
 from personabench.leaderboard.curves import curves, families, format_x
 from personabench.leaderboard.row import Row
+from personabench.leaderboard.rows import lacks_donors
 from personabench.report.groups import ReportRow
 from personabench.report.protocol import protocol
 from personabench.report.user_scores import user_gains
@@ -26,16 +27,42 @@ if TYPE_CHECKING:
 # Okabe and Ito, told apart with every kind of colour vision; the baseline is black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#3B8FC4", "#7A4FBF")
 _GREY = "#777777"
-_WIDTH = 6.0
 _ROW_HEIGHT = 0.28
-_LABEL_CHARACTERS = 34
-_NOTE_CHARACTERS = 110
+# Inches of a line of labels beyond a row's first, and of a line of the note beyond its second.
+_LINE_HEIGHT = 0.12
 # Of labels above and below their dots, so that those of neighbours stay apart.
 _LABEL_OFFSETS = (4, -9, 12, -17)
 
 
-def draw(kind: str, board: Board, path: Path) -> None:
+class _Space(NamedTuple):
+    """The space of a figure, which is drawn at the size at which it is shown.
+
+    Attributes:
+        width: in inches.
+        label, note: the most characters of a line of labels, and of the protocol.
+        text: those of the title and of the names of axes.
+        ticks: the most numbers on the horizontal axis; None for as many as fit.
+    """
+
+    width: float
+    label: int
+    note: int
+    text: int
+    ticks: int | None = None
+
+
+# A column of a paper in two is 219 points wide.
+SPACES: Mapping[str, _Space] = {
+    "column": _Space(3.04, label=18, note=68, text=36, ticks=4),
+    "page": _Space(6.0, label=34, note=110, text=90),
+}
+
+
+def draw(kind: str, board: Board, path: Path, fit: str = "page") -> None:
     """Draw a figure of a board into a file, whose ending is the format (pdf, svg or png).
+
+    Args:
+        fit: the space that it is drawn for, of `SPACES`.
 
     Raises:
         UsageError: matplotlib is not installed, the board has nothing of this kind, or the file
@@ -51,9 +78,11 @@ def draw(kind: str, board: Board, path: Path) -> None:
             "plot needs matplotlib: pip install 'personabench-harness[plot]'"
         ) from error
 
-    figure = _Drawing(board)
-    height = figure.height(kind)
-    note = "\n".join(textwrap.wrap(protocol(board), _NOTE_CHARACTERS))
+    space = SPACES[fit]
+    figure = _Drawing(board, space)
+    note_lines = textwrap.wrap(protocol(board), space.note)
+    height = figure.height(kind) + _LINE_HEIGHT * max(0, len(note_lines) - 2)
+    note = "\n".join(note_lines)
     # Texts stay texts in SVG and PDF, and equal runs give equal files.
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -61,10 +90,14 @@ def draw(kind: str, board: Board, path: Path) -> None:
         "svg.hashsalt": "personabench",
     }
     with matplotlib.rc_context({"font.size": 8, **settings}):
-        canvas = Figure(figsize=(_WIDTH, height), layout="constrained")
+        canvas = Figure(figsize=(space.width, height), layout="constrained")
         axes = canvas.subplots()
         KINDS[kind](figure, axes)
-        axes.set_title(board.title, loc="left", fontsize=9)
+        if space.ticks and axes.get_xscale() == "linear" and kind != "curve":
+            axes.locator_params(axis="x", nbins=space.ticks)
+        # Of the figure: a title of the axes begins at their edge and would be cut off on the right.
+        canvas.suptitle(figure.wrap(board.title), x=0.01, ha="left", fontsize=9)
+        axes.set_xlabel(figure.wrap(axes.get_xlabel()))
         axes.spines[["top", "right"]].set_visible(False)
         canvas.supxlabel(note, x=0.01, ha="left", fontsize=5.5, color=_GREY)
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {}
@@ -79,8 +112,9 @@ def draw(kind: str, board: Board, path: Path) -> None:
 class _Drawing:
     """Draws the rows of one board."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, space: _Space) -> None:
         self.board = board
+        self.space = space
         self.rows = [row for row in board.rows if row.scores.get(board.primary) is not None]
         if not self.rows:
             raise UsageError(f"{board.title} has no scores to draw")
@@ -95,13 +129,18 @@ class _Drawing:
 
     def height(self, kind: str) -> float:
         if kind in ("gains", "intervals", "users", "own-vs-shuffled"):
-            lines = sum(self.label(row).count("\n") + 1 for row in self.rows)
-            return 1.4 + _ROW_HEIGHT * max(3, lines)
-        return 4.0
+            further = sum(self.label(row).count("\n") for row in self.rows)
+            # The share of users made worse is a line of its own.
+            further += len(self.rows) * (kind == "users")
+            return 1.4 + _ROW_HEIGHT * max(3, len(self.rows)) + _LINE_HEIGHT * further
+        return 4.0 if self.space.width > SPACES["column"].width else 2.6
+
+    def wrap(self, text: str) -> str:
+        return "\n".join(textwrap.wrap(text, self.space.text))
 
     def label(self, row: Row) -> str:
         text = f"{row.label} · {row.model}" if len(self.models) > 1 else row.label
-        return "\n".join(textwrap.wrap(text, _LABEL_CHARACTERS, break_on_hyphens=False))
+        return "\n".join(textwrap.wrap(text, self.space.label, break_on_hyphens=False))
 
     def style(self, row: Row, *, has_interval: bool = True) -> dict[str, Any]:
         colour = self._colours.get(row.method, "black") if has_interval else _GREY
@@ -185,6 +224,7 @@ class _Drawing:
             zorder=0,
         )
         axes.set_xscale("log")
+        _number_powers(axes, [x for x, _, _ in known])
         axes.margins(x=0.25, y=0.15)
         axes.set_xlabel("tokens per query, profiles included")
         axes.set_ylabel(self.metric)
@@ -244,18 +284,12 @@ class _Drawing:
                 color=style["color"],
                 alpha=0.7,
             )
-            share = sum(gain < 0 for gain in gains) / len(gains)
-            axes.annotate(
-                f"{share:.0%} worse",
-                (1.0, place),
-                xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
-                fontsize=6,
-                color=_GREY,
-            )
         axes.axvline(0.0, color="black", linewidth=0.8)
-        axes.set_yticks(range(len(gained)), [self.label(row) for row, _ in gained])
+        labels = []
+        for row, gains in gained:
+            share = sum(gain < 0 for gain in gains) / len(gains)
+            labels.append(f"{self.label(row)}\n{share:.0%} worse")
+        axes.set_yticks(range(len(gained)), labels)
         axes.invert_yaxis()
         axes.set_xlabel(f"gain of each user in {self.board.primary} over {self.board.baseline}")
 
@@ -268,7 +302,12 @@ class _Drawing:
             return row.method, str(sorted(row.params.items())), row.model
 
         own = {key(row): row for row in self.rows if row.history == "own"}
-        shuffled = {key(row): row for row in self.rows if row.history == "shuffled"}
+        # A run that got nobody's records is no control.
+        shuffled = {
+            key(row): row
+            for row, entry in self._with_entries()
+            if row.history == "shuffled" and not lacks_donors(entry)
+        }
         pairs = [(own[name], shuffled[name]) for name in own if name in shuffled]
         if not pairs:
             raise UsageError(
@@ -285,6 +324,17 @@ class _Drawing:
         axes.margins(y=0.3)
         axes.grid(axis="x", linewidth=0.3)
         axes.set_xlabel(f"{self.metric}: ● own history, ○ another user's")
+
+
+def _number_powers(axes: Axes, values: Sequence[float]) -> None:
+    """Write plain numbers below a logarithmic axis, and few enough to stand side by side."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    decades = math.log10(max(values) / min(values))
+    steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 KINDS: Mapping[str, Callable[[_Drawing, Any], None]] = {

@@ -127,6 +127,15 @@ def find_dataset(task: Task, run: Summary | RunSpec, folder: str | None) -> Data
     return None
 
 
+def find_place(dataset: Dataset, folder: str | None) -> Path:
+    """Return the folder or file that `find_dataset` opened; else the file that the data names."""
+    source = Path(dataset.source).absolute()
+    for path in (Path(folder) if folder else None, *_given_data):
+        if path is not None and source.is_relative_to(path.absolute()):
+            return path
+    return source
+
+
 def _list_splits(task: Task, run: Summary | RunSpec) -> list[str]:
     # Splits of some tasks are named without their separation, and some tasks have one split only.
     names = (f"{run.separation}/{run.split}", run.split, task.default_split)

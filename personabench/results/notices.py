@@ -33,9 +33,19 @@ NOTICES = {
         "searches by BM25 share no word with any record, so the last records of the history came "
         "first"
     ),
+    "no_donor": (
+        "samples of --history shuffled got no records: no other user has any that are early enough "
+        "and none in common with this user, so these samples are no control"
+    ),
     "model_changes": (
         "calls were answered by another version, system or provider of the model than most calls "
         "of their run, so its scores are of no single model; `personabench show RUN` counts them"
+    ),
+    "unjudged": (
+        "answers are unjudged: no reply of the judge held a score that can be read, or the judge "
+        "was not reached; the log in the run folder's attempts has the last replies. To ask again "
+        "about all answers of a run, delete its judgements/*.jsonl and repeat the command: replies "
+        "that were read come from the cache"
     ),
     "interrupted": "samples failed because the server broke its replies off",
 }

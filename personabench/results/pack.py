@@ -20,7 +20,7 @@ import msgspec
 from personabench.api.own_data.declaration import read_declaration, write_declaration
 from personabench.errors import DataError, UsageError
 from personabench.models.cache import Cache
-from personabench.results.locate import find_dataset, find_task
+from personabench.results.locate import find_dataset, find_place, find_task
 from personabench.results.run_folder import RunFolder
 from personabench.types import to_json
 
@@ -36,7 +36,8 @@ _TEXTS = ("artifacts", "attempts", "states")
 class PackedData(msgspec.Struct, frozen=True):
     """The data of packed runs: the hash that runs record, and the SHA-256 of each file.
 
-    `path` is relative to the pack, and empty if the data is not in it.
+    `path` is relative to the pack, and empty if the data is not in it.  `files` is empty if the
+    data had moved or changed since the run: other files prove nothing about it.
     """
 
     data_hash: str
@@ -128,10 +129,10 @@ def _pack_data(folder: RunFolder, target: Path, inputs: Inputs) -> PackedData | 
             f"the data of {folder.path} has moved or changed, or its task is not loaded (--task "
             "FILE); name the data with --data, or pack with --inputs hash"
         )
-    if dataset is not None:
-        # It may be somewhere else than the run found it.
-        source = Path(summary.data) if summary.data else Path(dataset.source)
-
+    if dataset is None:
+        return PackedData(spec.data_hash, source.name, "", {})
+    # It may be somewhere else than the run found it.
+    source = find_place(dataset, summary.data)
     tables = [source]
     history = getattr(task, "find_files", None)
     if history is not None:

@@ -3,6 +3,10 @@
 LaMP's retrievers write their results in this form.  Ids are opaque strings and stay strings ("011"
 is not 11).  Only the shape is checked here; ids that do not fit a user's history are counted when a
 ranking is used.
+
+In place of an id, a ranking may hold the ranked record, `{"id", "text"}`.  Its text is then held
+against that of the record with this id: the ranker of LaMP-QA's reference gives ranked texts the
+ids of the unranked order.
 """
 
 from __future__ import annotations
@@ -16,6 +20,18 @@ from personabench.errors import DataError
 _SHAPE = 'expected {"question id": ["record id", ...], ...}, best record first'
 
 
+class RankedId(str):
+    """The id of a ranked record, with the record's text if the file states it."""
+
+    __slots__ = ("text",)
+    text: str | None
+
+    def __new__(cls, record_id: str, text: str | None = None) -> RankedId:
+        ranked = super().__new__(cls, record_id)
+        ranked.text = text
+        return ranked
+
+
 def read_rankings(path: Path) -> dict[str, tuple[str, ...]]:
     """Read record ids, best first, by question id.
 
@@ -24,7 +40,9 @@ def read_rankings(path: Path) -> dict[str, tuple[str, ...]]:
             and position.
     """
 
-    def reject_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def reject_repeats(pairs: list[tuple[str, Any]]) -> Any:
+        if {"id", "text"} <= {name for name, _ in pairs}:
+            return dict(pairs)
         rankings: dict[str, Any] = {}
         for question, ids in pairs:
             if question in rankings:
@@ -56,10 +74,15 @@ def _check_ids(
         raise DataError(
             f"{path}: question {question!r} has a {type(ids).__name__} instead of a list of ids"
         )
-    for index, record_id in enumerate(ids):
+    ranked = []
+    for index, entry in enumerate(ids):
+        record_id, text = entry, None
+        if isinstance(entry, dict):
+            record_id, text = entry.get("id"), entry.get("text")
         if not isinstance(record_id, str):
             raise DataError(
                 f"{path}: question {question!r}, position {index}: {record_id!r} is not a string; "
                 "write record ids as the data does, in quotes"
             )
-    return tuple(ids)
+        ranked.append(RankedId(record_id, text if isinstance(text, str) else None))
+    return tuple(ranked)

@@ -31,6 +31,7 @@ SEARCHES: tuple[str, ...] = (
     "random",
     "ranked",
     "recency+dense",
+    "file-order",
 )
 
 
@@ -61,6 +62,7 @@ async def search(
     - ranked: in the order of `ranking`, record ids best first.  Ids of no record, repeated ids and
       records without a rank are left out and counted by `flag` as `ranked_unknown_ids`,
       `ranked_repeated_ids`, `ranked_missing_ids`.
+    - file-order: the last records of the history first, whatever their dates.
     - recency+dense: the k // 2 best by dense, then the k // 2 newest; repeats are dropped and the
       rest filled from the dense order.
 
@@ -68,7 +70,7 @@ async def search(
 
     Raises:
         UsageError: unknown `by`, negative k, a record without a date under recency, no ranking
-            under ranked.
+            under ranked, or one that gives a record another text.
     """
     if by not in SEARCHES:
         raise UsageError(f"unknown retriever {by!r}; choose one of {', '.join(SEARCHES)}")
@@ -96,7 +98,9 @@ async def search(
         case "random":
             indices = rng.sample(range(len(records)), k)
         case "ranked":
-            indices = _order_by_rank(records, ranking, flag)[:k]
+            indices = _order_by_rank(records, ranking, document, flag)[:k]
+        case "file-order":
+            indices = list(range(len(records) - 1, -1, -1))[:k]
         case _:
             newest = _order_by_date(records)[: k // 2]
             similarities = await _compute_similarities(records, query, document, embed)
@@ -173,6 +177,7 @@ def _order_by_date(records: Sequence[Record]) -> list[int]:
 def _order_by_rank(
     records: Sequence[Record],
     ranking: Sequence[str] | None,
+    document: Callable[[Record], str],
     flag: Callable[..., None],
 ) -> list[int]:
     if ranking is None:
@@ -182,6 +187,10 @@ def _order_by_rank(
         )
     index_of = {record.id: index for index, record in enumerate(records)}
     distinct = dict.fromkeys(ranking)
+    for ranked in distinct:
+        text = getattr(ranked, "text", None)
+        if text is not None and ranked in index_of:
+            _check_text(records[index_of[ranked]], text, document)
     indices = [index_of[record_id] for record_id in distinct if record_id in index_of]
 
     counts = {
@@ -193,3 +202,13 @@ def _order_by_rank(
         if amount:
             flag(name, amount)
     return indices
+
+
+def _check_text(record: Record, text: str, document: Callable[[Record], str]) -> None:
+    """Refuse a ranking that attaches the id of a record to another record's text."""
+    words = text.split()
+    if words not in (record.response.split(), document(record).split()):
+        raise UsageError(
+            f"the ranking attaches the id {record.id!r} to the text of another record "
+            f"({text[:60]!r}); rank again with a ranker that keeps ids and texts together"
+        )

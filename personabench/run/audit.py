@@ -21,6 +21,10 @@ from personabench.run.gold_index import GoldIndex
 from personabench.run.selection import select
 from personabench.types import Record, Sample, User, moment, normalized
 
+SHORT_GOLDS = (
+    "{count:,} of {total:,} golds have fewer than five words, which repeat by chance: histories "
+    "are not searched for them"
+)
 EXAMPLES = 5
 """Examples that are kept of each kind of defect."""
 
@@ -141,6 +145,8 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
     auditor.compare_users()
     leaks: Sequence[str] = ()
     counts: Sequence[str] = ()
+    short = auditor.short_golds
+    short_counts = [SHORT_GOLDS.format(count=short, total=len(positions))] if short else []
     if complete and isinstance(task, Audited):
         leaks = task.audit(dataset)
         # A task may be audited without deriving from Audited (see Interface).
@@ -154,7 +160,7 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
         dated=auditor.dated,
         defects=list(auditor.defects()),
         leaks=leaks,
-        counts=counts,
+        counts=[*short_counts, *counts],
         seconds=time.perf_counter() - started,
     )
 
@@ -190,6 +196,7 @@ class _Auditor:
         self._golds = GoldIndex()
         self._texts: list[_GoldText] = []
         self._numbers: dict[str, int] = {}
+        self.short_golds = 0
         self._questions: dict[tuple[str, str, tuple[str, ...]], str] = {}
         self._options = _Options()
         # Of a bounded audit alone, so that its second pass need not load them again.
@@ -211,7 +218,9 @@ class _Auditor:
         self.repeated_records = _Cases(
             "repeated_record", "hold a record more than once", "histories"
         )
-        self.same_users = _Cases("same_user", "share a history with another user", "users")
+        self.same_users = _Cases(
+            "same_user", "share half of a history or more with another user", "users"
+        )
 
     def read_questions(self, max_records: int | None) -> list[int]:
         """The first pass: index golds, check times and options; returns the positions read."""
@@ -306,6 +315,10 @@ class _Auditor:
             if number is not None:
                 self._numbers[gold.sample_id] = number
                 told_apart.append(gold)
+            else:
+                # Found only together with its question, and then counted.
+                self.in_history.of -= gold.is_sought
+        self.short_golds = len(self._texts) - len(told_apart)
         self._texts = told_apart
         self.across.of = len(told_apart)
         self.near_history.of = sum(gold.is_sought for gold in told_apart)
@@ -318,6 +331,8 @@ class _Auditor:
         for record in sample.history:
             share = self._golds.find(_record_text(record)).get(number, 0.0)
             if share == 1 or _answers(record, sample):
+                is_short = number < 0 and not self._options.are_labels
+                self.in_history.of += is_short
                 self._add_own_gold(self.in_history, sample, record)
                 return
             if share and near is None:

@@ -40,6 +40,12 @@ def apply_control(dataset: Dataset, history: str, seed: int) -> Dataset:
     if history == "none":
         return _Truncated(dataset, 0)
     if history == "shuffled":
+        users = {user for _, user in dataset.index()}
+        if len(users) == 1:
+            raise UsageError(
+                f"--history shuffled: {users.pop()} is the only user of {dataset.source}, so there "
+                "is no other history to show; choose own or none"
+            )
         return _Shuffled(dataset, seed)
 
     name, _, size = history.partition("=")

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from personabench.api.artefacts import Artefacts
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
@@ -30,6 +31,7 @@ from personabench.api.population import Population
 from personabench.api.prompts import Prompts
 from personabench.api.task import Task
 from personabench.errors import (
+    BackendDown,
     BackendError,
     BrokenOff,
     MisfitError,
@@ -61,8 +63,10 @@ from personabench.run.attempt import (
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt, suspended_stack
 from personabench.run.profiles import Profiles
 from personabench.run.progress import Progress
+from personabench.run.quiet import describe, withhold
+from personabench.run.training import MappedAdapters
 from personabench.run.watchdog import LIMIT, warn, watch_loop
-from personabench.types import Phase, Prediction, Sample, User
+from personabench.types import ONLY_TRY, Phase, Prediction, Sample, Try, User
 
 _log = logging.getLogger("personabench")
 
@@ -86,6 +90,7 @@ class Engine:
         judged: a judge follows, so a refresh does not end with the last prediction.
         observe: called with the position and the prediction of each sample, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
+        artefacts: those of a method that was trained.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -108,6 +113,7 @@ class Engine:
     observe: Callable[[int, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
+    artefacts: Artefacts | None = None
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -133,6 +139,10 @@ class Engine:
     def _index(self) -> Sequence[tuple[str, str]]:
         # A dataset may build its index at every call.
         return self.dataset.index()
+
+    @functools.cached_property
+    def _mapped_adapters(self) -> MappedAdapters:
+        return MappedAdapters(self.client.backend.options.adapter_map)
 
     @property
     def _online(self) -> bool:
@@ -221,6 +231,10 @@ class Engine:
                 await self._prepare(owed)
                 try:
                     await self._run_workers(owed)
+                except BackendDown as failure:
+                    if not self.task.sensitive:
+                        raise
+                    raise BackendDown(withhold(failure)) from None
                 finally:
                     await self.method.close()
 
@@ -330,22 +344,29 @@ class Engine:
         if self.observe is not None:
             self.observe(position, prediction)
 
-    async def _answer(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
+    async def _answer(
+        self, sample: Sample, attempt: Attempt, ctx: Context | None = None
+    ) -> tuple[str, Mapping[str, Any]]:
         view = self._view(sample)
+        self._mapped_adapters.check(view)
         attempt.profile, state = await self._profiles.get(view)
-        return await self.method.predict(view, state, attempt.ctx), {}
+        return await self.method.predict(view, state, ctx or attempt.ctx), {}
 
-    async def _converse(self, sample: Sample, attempt: Attempt) -> tuple[str, Mapping[str, Any]]:
-        async def reply(variant: Sample) -> str:
-            attempt.history = variant.history
-            answer, _ = await self._answer(variant, attempt)
+    async def _converse(self, sample: Sample, whole: Attempt) -> tuple[str, Mapping[str, Any]]:
+        async def reply(
+            variant: Sample, /, attempt: Try = ONLY_TRY, temperature: float | None = None
+        ) -> str:
+            whole.history = variant.history
+            ctx = whole.ctx.repeating(attempt, temperature)
+            answer, _ = await self._answer(variant, whole, ctx)
+            whole.ctx.cited = ctx.cited
             return encodable(require_text(answer))
 
         if not isinstance(self.task, DialogueTask):
             raise UsageError(
                 f"task {self.task.name} has protocol 'dialogue' but no method `converse`"
             )
-        return await self.task.converse(sample, reply, attempt.ctx, attempt.simulator)
+        return await self.task.converse(sample, reply, whole.ctx, whole.simulator)
 
     async def _run_trajectory(self, positions: Sequence[int]) -> None:
         """A user's owed rounds.
@@ -440,7 +461,7 @@ class Engine:
                 interaction = plain({**interaction, "method": attempt.notes})
             shown = attempt.list_shown(sample)
         except BackendError as failure:
-            error = str(failure)
+            error = describe(failure, sensitive=self.task.sensitive)
             if not comes_from_models(failure):
                 self.client.finish(sample.id)
             if isinstance(failure, BrokenOff):
@@ -449,7 +470,7 @@ class Engine:
                 self._learn_window(failure, attempt)
         except PluginError as failure:
             self.client.finish(sample.id)
-            error = encodable(str(failure))
+            error = encodable(describe(failure, sensitive=self.task.sensitive))
         except _SampleTimeout as failure:
             attempt.ctx.flag("timed_out")
             error = str(failure)
@@ -463,7 +484,8 @@ class Engine:
         except Exception as failure:
             TRACEBACKS.exception("sample %s", sample.id)
             self.client.finish(sample.id)
-            error = encodable(f"{self.method.name}: {describe_error(failure)}")
+            reason = withhold(failure) if self.task.sensitive else describe_error(failure)
+            error = encodable(f"{self.method.name}: {reason}")
 
         attempts = self._attempts.get(sample.id, 0) + 1
         return attempt.prediction(sample, output, parsed, interaction, shown, error, attempts)
@@ -546,6 +568,7 @@ class Engine:
             prompts=self.prompts,
             profiler=profiler,
             may_profile=self.method.uses_profiler or self.method.profiles,
+            artefacts=self.artefacts,
         )
 
 

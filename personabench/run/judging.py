@@ -17,7 +17,7 @@ from personabench.api.dataset import Dataset
 from personabench.api.judged import JudgedTask, judge_content, judge_params
 from personabench.api.source import source_hash
 from personabench.api.task import Task
-from personabench.errors import BackendError, PluginError, RunError, UsageError
+from personabench.errors import BackendDown, BackendError, PluginError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.models.call_order import number_tasks
 from personabench.models.client import Client
@@ -27,6 +27,7 @@ from personabench.run.attempt import comes_from_models, plain
 from personabench.run.controls import without_control
 from personabench.run.interrupts import GRACE, cancel_all, on_interrupt
 from personabench.run.progress import Progress
+from personabench.run.quiet import describe, withhold
 from personabench.run.watchdog import watch_loop
 from personabench.types import Judgement, Prediction
 
@@ -165,7 +166,12 @@ async def judge(
 
     worker_count = min(client.concurrency, len(positions))
     workers = [asyncio.create_task(work()) for _ in range(worker_count)]
-    await _finish_workers(workers, progress)
+    try:
+        await _finish_workers(workers, progress)
+    except BackendDown as error:
+        if not task.sensitive:
+            raise
+        raise BackendDown(withhold(error)) from None
     if progress.dropped:
         raise KeyboardInterrupt
 
@@ -193,9 +199,10 @@ async def _assess(
             _log.exception("judging %s", sample.id)
         if not comes_from_models(error):
             client.finish(sample.id)
-        _log.warning("%s could not be judged: %s", sample.id, error)
+        reason = describe(error, sensitive=task.sensitive)
+        _log.warning("%s could not be judged: %s", sample.id, reason)
         progress.failed += 1
-        progress.first_failure = progress.first_failure or str(error)
+        progress.first_failure = progress.first_failure or reason
         return None
 
     plain_values = None if values is None else plain(values)

@@ -281,12 +281,17 @@ def _with_absolute_paths(options: Options) -> Options:
     }
     return dataclasses.replace(
         options,
-        methods=[_absolute_plugin(name) for name in options.methods],
+        methods=[_absolute_method(name) for name in options.methods],
         tasks=[_absolute_plugin(name) for name in options.tasks],
         data=options.data and options.data.resolve(),
         backend_options=_with_absolute_model(options.backend_options),
         roles=roles,
     )
+
+
+def _absolute_method(name: str) -> str:
+    parts = registry.split_composed("method", name)
+    return "+".join(map(_absolute_plugin, parts or [name]))
 
 
 def _absolute_plugin(name: str) -> str:

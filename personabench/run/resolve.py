@@ -16,6 +16,7 @@ import msgspec
 
 from personabench.api import params, registry
 from personabench.api.compatibility import check_requirements, explain_misfit, judge_fit
+from personabench.api.composition import select_params
 from personabench.api.dataset import Dataset
 from personabench.api.fidelity import apply_paper_settings, list_differences, names_paper
 from personabench.api.guard import create, params_of
@@ -25,10 +26,12 @@ from personabench.api.method import Method
 from personabench.api.prompts import Prompts, check_owners
 from personabench.api.rubric_task import with_rubric
 from personabench.api.task import Task
+from personabench.api.training import TrainedMethod
 from personabench.api.users import open_split
 from personabench.api.wording import WordingName
 from personabench.errors import UsageError
 from personabench.metrics.judges.ask import check_independence
+from personabench.models.backends.adapters import DEFAULT
 from personabench.models.backends.base import USER, Backend
 from personabench.models.roles import OPTION_PREFIXES, RoleName
 from personabench.results.run_folder import RunFolder
@@ -39,6 +42,7 @@ from personabench.run.controls import apply_control
 from personabench.run.judging import active_roles, judge_key
 from personabench.run.options import Options
 from personabench.run.selection import select
+from personabench.run.training import Training
 from personabench.run.watchdog import watch_opening
 from personabench.types import Sampling
 
@@ -62,6 +66,7 @@ class ResolvedRun:
             profiler, if one is named and the method uses it.
         profiler_prompts: the texts of the method's prompts for the profiler.
         audit: the audit of the data, unless it is example data.
+        training: what a trained method builds on; None for others.
     """
 
     spec: RunSpec
@@ -77,6 +82,7 @@ class ResolvedRun:
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
     profiler_prompts: Prompts = dataclasses.field(default_factory=Prompts)
     audit: Audit | None = None
+    training: Training | None = None
 
     @property
     def judge(self) -> str | None:
@@ -253,7 +259,8 @@ class _Resolver:
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
         self._check_prompts()
-        owners = ["task", *(cls.name for cls in self.methods)]
+        parts = [part for cls in self.methods for part in cls.parts]
+        owners = list(dict.fromkeys(["task", *(cls.name for cls in self.methods), *parts]))
         grid = [
             params.parse_assignments([*self.options.assignments, *point], owners)
             for point in params.expand_grid(self.options.grid)
@@ -274,7 +281,7 @@ class _Resolver:
         """Whether a method is to run as in its paper, whose requests are not worded for small
         models; all runs of a command are worded alike."""
         return any(
-            names_paper(cls, {**parameters.get("", {}), **parameters.get(cls.name, {})})
+            names_paper(cls, {**parameters.get("", {}), **select_params(cls, parameters)})
             for cls in self.methods
             for parameters in grid
         )
@@ -352,7 +359,7 @@ class _Resolver:
             )
             return
 
-        texts = {**shared, **parameters.get(method_class.name, {})}
+        texts = {**shared, **select_params(method_class, parameters)}
         sampling = self.options.sampling
         is_paper = names_paper(method_class, texts)
         if is_paper:
@@ -366,6 +373,12 @@ class _Resolver:
             self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
+        if isinstance(method, TrainedMethod) and not self.backend.serves_adapters:
+            self.refusals.append(
+                f"method {method.name} answers through adapters, which backend "
+                f"'{self.options.backend}' does not serve; use --backend transformers or vllm"
+            )
+            return
 
         prompts = self._resolve_prompts(method_class, self.default_wording)
         # The task's texts are part of a run, but not among those that a method fills.
@@ -416,8 +429,16 @@ class _Resolver:
                 roles,
                 profiler_prompts,
                 self.audits[_name_opened(task)],
+                self._open_training(task, dataset, method, spec),
             ),
         )
+
+    def _open_training(
+        self, task: Task, dataset: Dataset, method: Method, spec: RunSpec
+    ) -> Training | None:
+        if not isinstance(method, TrainedMethod):
+            return None
+        return Training(task, dataset, method, spec, self.options.data, self.options.results)
 
     def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
         # A rule sends no request that could be worded.
@@ -480,6 +501,11 @@ def _default_wording(backend: Backend) -> WordingName:
 
 def _check_options(options: Options, backend: Backend) -> None:
     adapter = backend.options.adapter or ""
+    if options.history == "shuffled" and set(backend.options.adapter_map) - {DEFAULT}:
+        raise UsageError(
+            "--history shuffled with --adapter-map: each user's own adapter would answer from "
+            "another user's history; name one adapter for all users, or leave one of the two out"
+        )
     if options.history == "shuffled" and USER in adapter:
         raise UsageError(
             f"--history shuffled with --adapter '{adapter}': each user's own adapter would answer "

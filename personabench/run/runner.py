@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from personabench.run.openings import Openings
 from personabench.run.options import Options
 from personabench.run.outline import outline
 from personabench.run.progress import CommandProgress, Progress, RunProgress
+from personabench.run.quiet import WordlessTracebacks
 from personabench.run.resolve import ResolvedRun, resolve
 from personabench.run.run_facts import (
     changed_params,
@@ -57,6 +59,9 @@ from personabench.run.surroundings import describe_harness, describe_machine
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
 
 _log = logging.getLogger("personabench")
+
+_ALLOCATIONS = 20_000
+"""Objects that a run allocates between two searches for garbage."""
 
 Watch = Callable[[str, Progress, Client], contextlib.AbstractContextManager[None]]
 """Shows the progress of calls: given a title, the counters and the client that makes the calls."""
@@ -118,6 +123,7 @@ async def run(
     reported: set[str] = set()
     misfits: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_rare_searches_for_garbage())
         model, role_backends = await stack.enter_async_context(
             identified_models(options, backend, roles)
         )
@@ -134,6 +140,9 @@ async def run(
         for number, seed_options in enumerate(all_options):
             resolve_jobs = functools.partial(resolve, seed_options, model, role_backends, reported)
             jobs = resolve_jobs()
+            for job in jobs:
+                if job.training:
+                    job.training.require(job.positions)
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
@@ -170,6 +179,19 @@ async def run(
     return outcomes
 
 
+@contextlib.contextmanager
+def _rare_searches_for_garbage() -> Iterator[None]:
+    """Search for unreachable cycles less often: the records that a run loads are in none."""
+    before = gc.get_threshold()
+    # Zero switches the searches off.
+    if 0 < before[0] < _ALLOCATIONS:
+        gc.set_threshold(_ALLOCATIONS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 async def _execute(
     job: ResolvedRun,
     options: Options,
@@ -187,7 +209,7 @@ async def _execute(
         write_shard_file(job.folder, options, job.task)
         if options.run_file:
             job.folder.write_run_file(options.run_file)
-        with _logged(log):
+        with _logged(log, sensitive=job.task.sensitive):
             if options.environment:
                 _log.info("options %s", options.environment)
             return await _Execution(job, options, session, watch, log, *place).execute()
@@ -298,9 +320,11 @@ class _Execution:
     async def _predict(self, pending: Sequence[int]) -> None:
         engine = self.engine
         started = time.perf_counter()
-        score = RunningScore(self.job.task, self.job.dataset)
-        engine.observe = score.add
-        engine.progress.score = score.describe
+        if self.watch is not _unwatched:
+            # Measured while calls are awaited, and only if somebody sees it.
+            score = RunningScore(self.job.task, self.job.dataset)
+            engine.observe = score.add
+            engine.progress.score = score.describe
         engine.progress.command = self.command
         self.outlined.progress = engine.progress
         self.outlined.traffic = engine.client.traffic
@@ -433,10 +457,12 @@ def _read_summary(folder: RunFolder) -> Summary | None:
 
 
 @contextlib.contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Send the package's log to the file of an attempt."""
+def _logged(path: Path, *, sensitive: bool) -> Iterator[None]:
+    """Send the package's log to the file of an attempt, without words of sensitive tasks."""
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    if sensitive:
+        handler.addFilter(WordlessTracebacks())
     logger = logging.getLogger("personabench")
     level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)

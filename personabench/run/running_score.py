@@ -13,7 +13,7 @@ from personabench.types import Prediction
 # Share of the time of a run that its score so far may take; slow metrics are computed of fewer
 # samples.
 _SHARE = 0.02
-_SECONDS = 0.5
+_SECONDS = 0.1
 
 
 class RunningScore:

@@ -141,7 +141,9 @@ def require_single_answers(task: Task) -> None:
     Raises:
         UsageError: it is one.
     """
-    if task.protocol != "static":
+    # A conversation without a simulated user only repeats requests, and its answers stand alone.
+    is_alone = task.protocol == "dialogue" and "simulator" not in task.roles
+    if task.protocol != "static" and not (is_alone and "judge" in task.roles):
         raise _explain_interaction(task)
 
 

@@ -230,7 +230,7 @@ def _report_audit(result: Audit) -> Iterator[Finding]:
             # Real data has these; they are no faults of the task.
             yield Finding(f"{defect.count} of {defect.of} {defect.unit} {defect.what}", None)
     leaks = "; ".join(result.leaks)
-    yield Finding("no answer can be looked up in the data", not result.leaks, leaks)
+    yield Finding("the task reports no leak of its data", not result.leaks, leaks)
     for count in result.counts:
         yield Finding(count, None)
 

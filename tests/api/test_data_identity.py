@@ -23,6 +23,7 @@ from personabench.types import Sampling, from_json, to_json
 
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
+    "aloe": "676034a3a028bff3",
     "community_alignment": "546573082bd2f42a",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
@@ -32,7 +33,12 @@ GOLDEN = {
     "lamp5": "984aea32d94bd29d",
     "lamp6": "39e936d8ca34a066",
     "lamp7": "71714c624217dd07",
+    "lampqa": "eb1b64e11f38efc9",
     "locomo": "d0819579d417a080",
+    "longlamp_abstract": "f4438e733bebb118",
+    "longlamp_email": "78f51a4b47b6e233",
+    "longlamp_review": "e803606cda656a9c",
+    "longlamp_topic": "dadf3c9f6eb898fb",
     "longmemeval": "b28d8749b18cc7e3",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
@@ -51,14 +57,23 @@ GOLDEN = {
     "personalllm": "a8b48c042aa547ed",
     "prism": "808f4672634b3571",
     "psoups": "bb97b1c4cf6eac61",
+    "restraint": "7c56ebdb240dfbde",
     "reviews": "90c1020493368690",
+    "usafebench": "03069457b6937071",
 }
+# They read no file unless one is named.
+MADE_BY_RULE = ("restraint",)
+IN_FILES = tuple(name for name in GOLDEN if name not in MADE_BY_RULE)
 PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
 # PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
-# PrefEval's files share rows, a history of Community Alignment is the earlier rows, and
-# PersonaFeedback numbers its personas by line.
+# PrefEval's files share rows, a history of Community Alignment is the earlier rows, LongLaMP's rows
+# have no ids, ALOE combines the first texts of two lists, and PersonaFeedback numbers its personas
+# by line.
+LONGLAMP = ("longlamp_abstract", "longlamp_email", "longlamp_review", "longlamp_topic")
 ORDERED = (
     *PRELUDE,
+    *LONGLAMP,
+    "aloe",
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
     *("personafeedback", "personafeedback_gen", "prefeval", "prefeval_gen"),
 )
@@ -67,7 +82,7 @@ PREFERENCES = (
     *("community_alignment", "personafeedback", "personafeedback_gen"),
     *("personalized_rewardbench", "personalllm", "personalllm_gen", "prism", "psoups"),
 )
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES)
+HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP, "aloe")
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:
@@ -131,7 +146,7 @@ def test_a_spec_of_the_first_version_keeps_its_name_and_says_that_it_is_one() ->
     assert not make_spec().version_note
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize("name", IN_FILES)
 def test_the_form_of_the_files_changes_nothing(tmp_path: Path, name: str) -> None:
     data = copy_reformatted(example_folder(name), tmp_path / "d", shuffled=name not in ORDERED)
     original, copied = open_task(name, example_folder(name)), open_task(name, data)
@@ -158,14 +173,14 @@ def change_letter(path: Path) -> None:
         first["output"], other["output"] = other["output"], first["output"]
         path.write_text(json.dumps(golds))
         return
-    fields = "abstract|input|text|description|content|preference"
+    fields = "abstract|input|instruction|text|description|content|preference"
     field = "local_context|justification" if path.stem == "train" else fields
     changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
     assert count == 1, path
     path.write_text(changed)
 
 
-@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in HASHED_AS_SAMPLES])
+@pytest.mark.parametrize("name", [name for name in IN_FILES if name not in HASHED_AS_SAMPLES])
 def test_one_letter_of_any_file_changes_the_hash(tmp_path: Path, name: str) -> None:
     before = open_task(name, example_folder(name)).hash
     data = copy_reformatted(example_folder(name), tmp_path / "d", shuffled=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +15,20 @@ RUN = ("run", "-b", "scripted", "-t", "lamp3")
 Refused = Callable[..., str]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the runs of `ran`, which the first test that needs them makes."""
+    return tmp_path_factory.mktemp("kept") / "results"
+
+
 @pytest.fixture
-def ran(personabench: Command) -> Command:
+def ran(personabench: Command, kept: Path) -> Command:
+    if kept.exists():
+        shutil.copytree(kept, "results")
+        return personabench
     assert personabench(*RUN, "-m", "none,user_mean,rag").code == 0
     assert personabench(*RUN, "-m", "rag", "--history", "shuffled").code == 0
+    shutil.copytree("results", kept)
     return personabench
 
 

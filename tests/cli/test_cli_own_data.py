@@ -133,3 +133,31 @@ def test_the_packaged_model_answers_own_questions(personabench: Command, tables:
     (summary,) = ended.json
     assert summary["n"] == 2
     assert summary["counters"]["empty_output"] == 0
+
+
+def test_a_control_without_another_users_records_is_named_and_measures_nothing(
+    personabench: Command, tables: Path, forgetful: Callable[[], None]
+) -> None:
+    # Any two users share one of three messages, and nobody has all of them.
+    messages = ("Be kind.", "Be brief.", "Be bold.")
+    with (tables / "chats.jsonl").open("a") as file:
+        for number in range(8):
+            for message in messages[: number % 3] + messages[number % 3 + 1 :]:
+                row = {"customer": f"c{number}", "message": message, "date": "2024-04-01"}
+                file.write(json.dumps(row) + "\n")
+    own = ("--data", "qa.csv", "--history", "chats.jsonl", "--map", MAP, "--save-task", "mine.toml")
+    assert personabench("run", *own, "-m", "none,rag", "-b", "scripted").code == 0
+    forgetful()
+    control = ("run", "-t", "mine.toml", "-m", "rag", "-b", "scripted", "--history", "shuffled")
+    ended = personabench(*control)
+    missing = sum(
+        row["counters"].get("no_donor", 0) for row in personabench(*control, "--json").json
+    )
+    assert missing == 16
+    assert "16 samples of --history shuffled got no records" in ended.err
+    note = "16 of 16 samples got no other user's records"
+    assert note in " ".join(ended.out.split())
+    rows = personabench("leaderboard", "--json").json
+    rag = next(row for row in rows if row["label"] == "rag")
+    assert rag["shuffled_gain"] is None
+    assert "no gain is measured against it" in " ".join(personabench("leaderboard").out.split())

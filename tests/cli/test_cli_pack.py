@@ -124,3 +124,50 @@ def test_packs_that_cannot_be_written_are_refused(
     assert "name the new folder" in refused("pack")
     Path("qa.jsonl").unlink()
     assert "has moved or changed" in refused("pack", "-o", "new", "--inputs", "include")
+
+
+def test_files_that_have_changed_since_a_run_are_not_recorded_as_its_data(
+    personabench: Command, own_run: str, tmp_path: Path, forgetful: Callable[[], None]
+) -> None:
+    chats = Path("chats.jsonl")
+    chats.write_text(chats.read_text().replace("tea", "rain"))
+    forgetful()
+    own = ("--data", "qa.jsonl", "--history", "chats.jsonl", "--kind", "text")
+    second = personabench("run", *own, "-m", "rag", "-b", "scripted", "--json").json[0]
+    forgetful()
+    ended = personabench("pack", "-o", "packed")
+    manifest = json.loads(Path("packed/pack.json").read_text())
+    files = {data["data_hash"]: set(data["files"]) for data in manifest["data"]}
+    assert files.pop(second["data_hash"]) == {"qa.jsonl", "chats.jsonl"}
+    ((older, names),) = files.items()
+    assert names == set()
+    assert f"warning: qa.jsonl (data hash {older[:8]}) has moved or changed" in ended.err
+
+
+def test_the_files_of_a_moved_benchmark_are_hashed_where_they_are(
+    personabench: Command, tmp_path: Path, forgetful: Callable[[], None]
+) -> None:
+    article = "Generate a headline for the following article: "
+    questions = [
+        {
+            "id": f"{number}",
+            "user_id": f"u{number}",
+            "input": f"{article}Bridge {number} opens.",
+            "profile": [{"id": f"{number}-1", "title": f"Old {number}", "text": f"Text {number}"}],
+        }
+        for number in range(6)
+    ]
+    golds = [{"id": f"{number}", "output": f"New Bridge {number}"} for number in range(6)]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "dev_questions.json").write_text(json.dumps(questions))
+    (mine / "dev_outputs.json").write_text(json.dumps({"task": "LaMP_4", "golds": golds}))
+    assert (
+        personabench("run", "-t", "lamp4", "--data", mine, "-m", "rag", "-b", "scripted").code == 0
+    )
+    shutil.move(mine, tmp_path / "moved")
+    forgetful()
+    ended = personabench("pack", "-o", "packed", "--data", "moved")
+    (data,) = json.loads(Path("packed/pack.json").read_text())["data"]
+    assert set(data["files"]) == {"dev_questions.json", "dev_outputs.json"}
+    assert "warning" not in ended.err

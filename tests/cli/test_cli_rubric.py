@@ -33,6 +33,8 @@ class JudgeServer:
     def __init__(self) -> None:
         judge = self
         self.requests: list[dict[str, Any]] = []
+        # In place of the scores, if it is not empty.
+        self.verdict = ""
         self.criteria: tuple[str, ...] = ()
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,7 +47,7 @@ class JudgeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 judge.requests.append(body)
-                text = judge.answer(body["messages"][-1]["content"])
+                text = judge.verdict or judge.answer(body["messages"][-1]["content"])
                 message = {"role": "assistant", "content": text}
                 choice = {"index": 0, "message": message, "finish_reason": "stop"}
                 usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 14}
@@ -175,6 +177,10 @@ def test_labels_say_how_far_to_trust_the_judge(
     assert len(items) == 20
     assert items[0]["labels"] == {"correct": None, "polite": None}
     assert items[0]["question"] and items[0]["answer"]
+    # The labeller sees what the judge saw: the user's records too, and the scale.
+    assert items[0]["history"] and items[0]["scale"] == [1, 5]
+    assert all(record in judge_text(judge) for record in items[0]["history"])
+    assert "replace each null by your score from 1 to 5" in asked.err
     assert "scores" not in items[0]
 
     judged = {line["sample_id"]: line["values"]["scores"] for line in read_lines(file)}
@@ -201,6 +207,55 @@ def test_labels_say_how_far_to_trust_the_judge(
     )
     report = personabench("judge-report", file, "--labels", "ratings.jsonl", "--json").json
     assert report[str(file)]["agreement"][0]["criterion"] == "total"
+
+
+def judge_text(judge: JudgeServer) -> str:
+    return "\n".join(judge.scored)
+
+
+def test_labels_off_the_scale_and_of_no_criterion_are_refused(
+    personabench: Command, refused: Callable[..., str], judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml")
+    (summary,) = personabench(*words(judge, rubric, "-m", "rag", "--json")).json
+    (file,) = Path(summary["folder"]).glob("judgements/*.jsonl")
+    sample = read_lines(file)[0]["sample_id"]
+    labels = tmp_path / "labels.jsonl"
+
+    def problem(**line: Any) -> str:
+        good = json.dumps({"id": sample, "labels": {"correct": 5, "polite": None}})
+        labels.write_text(f"{good}\n{json.dumps({'id': sample, **line})}\n")
+        return refused("judge-report", file, "--labels", labels)
+
+    assert "line 2: 'polite' is 9; the rubric's scale is 1 to 5" in problem(labels={"polite": 9})
+    assert "line 2: label is 0.5; the rubric's scale is 1 to 5" in problem(label=0.5)
+    assert "no criterion 'polte'; it has correct, polite" in problem(labels={"polte": 4})
+    # Ratings of another run, which may have had another rubric, are passed over.
+    labels.write_text(json.dumps({"run": "00000000", "id": sample, "label": 90}) + "\n")
+    assert personabench("judge-report", file, "--labels", labels).code == 0
+
+
+def test_unreadable_verdicts_say_what_the_judge_wrote_and_how_to_ask_again(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml", primary=True)
+    judge.verdict = "I would give it four points."
+    ended = personabench(*words(judge, rubric, "-m", "rag"))
+    assert "9 answers are unjudged: no reply of the judge held a score" in ended.err
+    assert "rag: 9 answers are unjudged and have no score" in ended.out
+    (folder,) = Path("results/runs/lamp4/rag").glob("*/*")
+    log = sorted(folder.glob("attempts/*.log"))[-1].read_text()
+    assert "no score could be read in 4 replies of the judge" in log
+    assert "I would give it four points." in log
+
+    judge.verdict = ""
+    # A repeated command leaves them as they are; without the file, all are judged again.
+    assert "9 answers are unjudged" in personabench(*words(judge, rubric, "-m", "rag")).err
+    (file,) = folder.glob("judgements/*.jsonl")
+    file.unlink()
+    ended = personabench(*words(judge, rubric, "-m", "rag", "--json"))
+    assert "unjudged" not in ended.json[0]["counters"]
+    assert ended.json[0]["metrics"]["official"]["helpful"] > 0
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,16 @@ from personabench.metrics import meteor
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 ONE_OF_A_KIND = ("lamp4", "personamem", "prelude_summ")
 TASKS = (
+    "aloe",
     "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
-    *("locomo", "longmemeval", "personabench_qa", "personafeedback"),
+    *("lampqa", "locomo", "longlamp_abstract", "longlamp_email", "longlamp_review"),
+    *("longlamp_topic", "longmemeval", "personabench_qa", "personafeedback"),
     *("personafeedback_gen", "personalized_rewardbench", "personalllm", "personalllm_gen"),
     "personamem",
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
+    *("restraint", "usafebench"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 DRY_TASKS = [

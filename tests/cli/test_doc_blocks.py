@@ -112,7 +112,9 @@ def run_command(
     program, *words = command.words
     if command.words == ("make", "demo"):
         recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0]
-        for line in re.findall(r"^\t@(?:\w+=\S+ )*\$\(BIN\)/personabench (.*)$", recipe, re.MULTILINE):
+        for line in re.findall(
+            r"^\t@(?:\w+=\S+ )*\$\(BIN\)/personabench (.*)$", recipe, re.MULTILINE
+        ):
             ended = personabench(*stand_in(line.split(), server, limit=False))
             assert ended.code == 0, ended.err
     if program == "make" or program in OTHER_PROGRAMS:

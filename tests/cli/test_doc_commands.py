@@ -68,6 +68,7 @@ OTHER_OPTIONS = {
     "--enable-lora": "vllm",
     "--hf-token": "vllm",
     "--lora-modules": "vllm",
+    "--max-lora-rank": "vllm",
     "--max-model-len": "vllm",
     "--reasoning-parser": "vllm",
     "--served-model-name": "vllm",
@@ -147,10 +148,14 @@ OWN_NAMES = {Path(name).stem for page in PAGES for name in read_files(page)}
 def check_names(values: dict[str, Any]) -> None:
     """Fail on unknown tasks, methods and parameters."""
     tasks, methods = set(registry.list_entries("task")), set(registry.list_entries("method"))
+    wrappers = set(registry.list_entries("wrapper"))
     named: list[str] = []
     for option, known in (("task", tasks), ("method", methods), ("methods", methods)):
         given = values.get(option)
         for word in ",".join([given] if isinstance(given, str) else given or []).split(","):
+            # A method may be inside of wrappers, `rag+remind`.
+            word, *around = word.split("+")
+            assert [name for name in around if is_name(name) and name not in wrappers] == []
             if is_name(word) and word not in OWN_NAMES:
                 assert word in known, f"no {option} {word!r}"
                 named.append(word)
@@ -158,7 +163,9 @@ def check_names(values: dict[str, Any]) -> None:
         owner, dot, _ = setting.partition("=")[0].rpartition(".")
         assert "=" in setting, setting
         if dot and owner != "task" and is_name(owner) and owner not in OWN_NAMES:
-            assert owner in methods, f"--set {setting}: no method {owner!r}"
+            assert {*owner.split("+")} <= methods | wrappers, (
+                f"--set {setting}: no method {owner!r}"
+            )
 
 
 def check_command(command: Command) -> None:

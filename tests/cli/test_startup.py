@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import Command
 
 from personabench.cli.help import PANELS
 
@@ -91,20 +92,8 @@ def test_leaderboard_imports_nothing_heavy(tmp_path: Path, personabench: object)
     assert started(tmp_path, ["leaderboard"])[0] == []
 
 
-def read_help(folder: Path, *words: str) -> str:
-    """The help page of a command."""
-    return subprocess.run(
-        [sys.executable, "-c", PROBE, *words, "--help"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        check=True,
-        timeout=60,
-    ).stdout
-
-
-def test_help_of_run_groups_every_option_under_a_heading(tmp_path: Path) -> None:
-    text = read_help(tmp_path, "run")
+def test_help_of_run_groups_every_option_under_a_heading(personabench: Command) -> None:
+    text = personabench("run", "--help").out
     headings = [line[:-1] for line in text.splitlines() if re.fullmatch(r"\w[\w ]+:", line)]
     assert headings == ["Arguments", *PANELS]
     assert text.index("Controls:") < text.index("--history") < text.index("Execution:")
@@ -115,11 +104,15 @@ def test_help_of_run_groups_every_option_under_a_heading(tmp_path: Path) -> None
     [[command] for command in COMMANDS] + [["cache", "why"], ["check", "task"], ["list", "runs"]],
     ids=" ".join,
 )
-def test_help_shows_no_type_of_the_programming_language(words: list[str], tmp_path: Path) -> None:
-    assert not re.search(r"<[A-Za-z]", read_help(tmp_path, *words))
+def test_help_shows_no_type_of_the_programming_language(
+    words: list[str], personabench: Command
+) -> None:
+    text = personabench(*words, "--help").out
+    assert "Usage: " in text
+    assert not re.search(r"<[A-Za-z]", text)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["list", "methods"]], ids=" ".join)
 def test_start_up_takes_no_seconds(tmp_path: Path, words: list[str]) -> None:
     """The budget is 0.35 s on an idle machine (`benchmarks/startup.py`); here it may be busy."""
-    assert min(started(tmp_path, words)[1] for _ in range(3)) < 3.0
+    assert any(started(tmp_path, words)[1] < 3.0 for _ in range(3))

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 from restated_bm25 import rank
-from sklearn.cluster import KMeans
 
 from personabench.models.backends.scripted import Scripted
 from personabench.retrieval.embedders import Embedders
@@ -108,6 +107,9 @@ class Reviews:
 
     def peers(self, user: str, item: str) -> list[str]:
         """The representative peers of a user on an item, in their order."""
+        # Imported here, since only this test needs it.
+        from sklearn.cluster import KMeans
+
         texts = self.reviewers(item)
         own = texts.pop(user)
         vectors = embed([own, *texts.values()]).astype(np.float64)

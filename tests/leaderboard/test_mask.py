@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.cache
 def make_board(results: Path, mask: Mask | None, thorough: bool = False) -> Board:
     options = BoardOptions(mask=mask, thorough=thorough)
     (board,) = boards(read_runs(results), options=options)
@@ -67,7 +69,9 @@ def test_tables_state_hash_size_and_samples(results: Path) -> None:
     assert "| audited |" in as_markdown([board])
     rows = json.loads(as_json([board]))
     assert all(row["mask"] == mask.label for row in rows)
-    table = make_table([make_board(results, mask, True)], PaperOptions(columns=["audited"]))
+    table = make_table(
+        [make_board(results, mask, thorough=True)], PaperOptions(columns=["audited"])
+    )
     assert [column.heading for column in table.columns] == ["f1 ↑", "audited"]
     assert any(mask.label in sentence for sentence in table.footnote)
 

@@ -79,6 +79,22 @@ def test_only_a_leader_that_beats_something_is_bold(tmp_path: Path) -> None:
     assert bold == {"none": False, "rag": False, "dpl": True}
 
 
+def test_a_new_name_reaches_controls_and_rows_left_out_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path, "none", draw_scores())
+    write_run(tmp_path, "mine", draw_scores(0.6, seed=1))
+    write_run(tmp_path, "mine", draw_scores(0.1, seed=2), history="shuffled")
+    write_run(tmp_path, "copy_nearest", draw_scores(0.2, seed=3))
+    table = make(tmp_path, methods=["none", "mine"], rename={"mine": "Ours"})
+    assert [row.label for row in table.rows] == ["none", "Ours", "Ours (history=shuffled)"]
+    footnote = " ".join(table.footnote)
+    assert "p ≤ 0.05; among all rows, also those left out here: copy_nearest)" in footnote
+    everything = " ".join(make(tmp_path).footnote)
+    assert "Bold" in everything and "left out" not in everything
+    exact = {"mine": "Ours", "mine (history=shuffled)": "Control"}
+    labels = [row.label for row in make(tmp_path, rename=exact).rows]
+    assert {"Ours", "Control"} < set(labels)
+
+
 def test_one_task_has_chosen_columns_and_digits(results: Path) -> None:
     table = make(
         results, "lamp4", metrics=["rouge-L"], columns=["gain", "gain_p", "users"], digits=2

@@ -72,6 +72,11 @@ SMALLEST = (
         "rpm.cluster_max_tokens=96",
     ),
     *("rpm.reason_max_tokens=48", "rpm.infer_max_tokens=96"),
+    *("hyperalign.history_cap=4", "hyperalign.infer_max_tokens=48", "hyperalign.select=validate"),
+    *("hyperalign.n_validation=1", "hyperalign.validate_max_tokens=32"),
+    *("fermi.rounds=1", "fermi.n_prompts=1", "fermi.n_pairs=2", "fermi.prompt_max_tokens=32"),
+    *("eragent.k=2", "eragent.profile_max_tokens=64", "eragent.rewrite_max_tokens=64"),
+    "eragent.history_budget_tokens=600",
 )
 BRIEF = {
     **{"rounds": 5, "trajectories": 1, "user_max_tokens": 64},

@@ -17,7 +17,7 @@ from personabench.run.controls import apply_control
 from personabench.run.options import Options
 from personabench.testing import trial
 
-TASKS = ("locomo", "longmemeval", "personabench_qa", "personamem_v2", "prefeval")
+TASKS = ("locomo", "longmemeval", "personabench_qa", "personamem_v2", "prefeval", "restraint")
 
 
 class Spy(Method):

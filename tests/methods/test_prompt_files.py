@@ -21,6 +21,10 @@ COMPACT = {
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
     "dpl": "490bef7cb8f1652d1be29e178684f15a3eb548b783e7c0c297fa5cecdbf69504",
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
+    "eragent": "49abc0c20e57b31d831a46948c183736ae386ff552f3d4bd91217f50c83be41c",
+    "fermi": "86cb6ee356ee1f4827d87287635e2819d85cb32581f3f1accb8647e995153895",
+    "hyperalign": "8af3f8aa62db0e9510808dfcc8cbc1a4926e36088ceab84dac3250711c77bd13",
+    "k_lamp": "5f1f3f4b27a8504f5877245f4acd0b3d15504793a32140efbdbf4fff13cb1fae",
     "mem0_like": "26377b9da7e7957ba238e7e61030c8748e571bbc81183286b90d7c1233d6a38e",
     "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
     "memoryos_like": "1eddc722700cf7c1f397adf0c6216ec2bbbc85d8ea78c5c80794a99368f16d83",
@@ -29,6 +33,7 @@ COMPACT = {
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
     "trsr": "dfca51abd44b9ba63045fce7e67c3a415282a8247d2871772b51c4bc6df906e0",
+    "two_step": "0f5122ff90c0ac664c9f3a1cfd65b7c5296e72ec203609dd7cc6596ccd966571",
 }
 BREVITY = re.compile(
     r"one line|a line each|short paragraph|one paragraph|at most|(one|two|three) (or|to) \w+ "
@@ -37,6 +42,8 @@ BREVITY = re.compile(
 )
 
 
+TASKS = {"two_step": "usafebench"}
+"""Tasks of methods that do not run on reviews."""
 OTHER: dict[WordingName, WordingName] = {"full": "compact", "compact": "full"}
 
 
@@ -68,7 +75,7 @@ def test_every_stage_says_what_it_is_for(owner: str) -> None:
 @pytest.mark.parametrize("owner", FILES)
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_both_wordings_run_and_reach_the_requests(owner: str, wording: WordingName) -> None:
-    result = trial(owner, "reviews", limit=1, wording=wording)
+    result = trial(owner, TASKS.get(owner, "reviews"), limit=1, wording=wording)
     assert all(prediction.error is None for prediction in result.predictions)
 
     requests = "\n".join(

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from test_prompt_files import FILES
+from test_prompt_files import FILES as METHOD_FILES
 
+from personabench.api import registry
 from personabench.api.prompts import Prompts
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -27,6 +28,8 @@ def load_script() -> ModuleType:
 
 
 PAGES = load_script()
+WRAPPERS = [registry.load_class("wrapper", name) for name in registry.list_entries("wrapper")]
+FILES = METHOD_FILES | {file.owner: file for cls in WRAPPERS for file in cls.prompts}
 
 
 @pytest.mark.parametrize("method", PAGES.CASES)

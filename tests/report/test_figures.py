@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def test_a_figure_names_its_rows_and_its_protocol(board: Board, tmp_path: Path, 
     assert ("dpl" if kind == "curve" else "rag") in text
     draw(kind, board, tmp_path / "again.svg")
     assert (tmp_path / "again.svg").read_text() == text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_figure_for_a_column_keeps_its_texts_inside(
+    board: Board, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "figure.svg"
+    draw(kind, board, path, "column")
+    text = path.read_text()
+    width, _ = (float(number) for number in re.findall(r'viewBox="0 0 (\S+) (\S+)"', text)[0])
+    assert width == pytest.approx(219, abs=1)
+    # Texts are as large as on a page, and none begins outside or is longer than the column.
+    lines = re.findall(r'<text style="font-size: ([\d.]+)px[^>]*>([^<]+)</text>', text)
+    assert {float(size) for size, _ in lines} >= {5.5, 8.0, 9.0}
+    for size, line in lines:
+        assert 0.45 * float(size) * len(line) <= width, line
 
 
 @pytest.mark.parametrize(("ending", "magic"), [("pdf", b"%PDF"), ("png", b"\x89PNG")])

@@ -223,6 +223,13 @@ def test_every_task_has_a_column_in_the_readme() -> None:
         assert tables.find_family(name), f"name the family of {name} in docs/readme_tables.py"
 
 
+def test_the_page_of_capabilities_names_the_tasks_that_offer_them() -> None:
+    page = (ROOT / "docs" / "capabilities.md").read_text(encoding="utf-8")
+    filled = load_readme_tables().fill_capabilities(page)
+    assert filled == page, "run: python docs/readme_tables.py"
+    assert filled.count("none built in") < 2
+
+
 def test_a_summary_that_does_not_follow_is_found(tmp_path: Path) -> None:
     path = publish(
         RunFolder(write_run(tmp_path, "rag", draw_scores()).path), tmp_path / "reference"

@@ -148,6 +148,24 @@ async def test_a_complete_ranking_raises_no_flag() -> None:
     assert flags == {}
 
 
+async def test_texts_of_a_ranking_are_held_against_the_records(tmp_path: Path) -> None:
+    path = tmp_path / "ranks.json"
+    path.write_text(
+        json.dumps({"q": [{"id": "r1", "text": " a  b"}, "r0", {"id": "gone", "text": "x"}]})
+    )
+    ranking = read_rankings(path)["q"]
+    assert ranking == ("r1", "r0", "gone")
+    assert await find(records("a", "a b"), 2, "ranked", ranking=ranking) == ["r1", "r0"]
+    with pytest.raises(UsageError, match="the id 'r1' to the text of another record"):
+        await find(records("a b", "a"), 2, "ranked", ranking=ranking)
+
+
+async def test_file_order_is_the_last_record_first_whatever_its_date() -> None:
+    dated = records(*"abcde", times=["2015", "2014", "2013", "2012", "2011"])
+    assert await find(dated, 2, "file-order") == ["r4", "r3"]
+    assert await find(records(*"ab"), 5, "file-order") == ["r1", "r0"]
+
+
 async def test_ranked_without_a_ranking_is_refused() -> None:
     with pytest.raises(UsageError, match="ranking=FILE"):
         await find(records("a"), 1, "ranked")

@@ -179,6 +179,24 @@ def test_labels_count_with_their_question_alone() -> None:
     assert audit_samples(samples).count("gold_in_history") == 1
 
 
+def test_golds_too_short_to_search_for_are_not_called_searched() -> None:
+    samples = make_samples()
+    # Two golds that may repeat by chance, the first beside a record with the same two words.
+    for index in (0, 1):
+        samples[index] = replace(samples[index], references=("Bridge, again",))
+    record = replace_response(samples[0].history[0], "Bridge, again")
+    samples[0] = replace(samples[0], history=(record, *samples[0].history[1:]))
+    result = audit_samples(samples)
+    (own_gold,) = (defect for defect in result.defects if defect.name == "gold_in_history")
+    assert (own_gold.count, own_gold.of) == (0, 22)
+    assert result.counts[0].startswith("2 of 24 golds have fewer than five words")
+    # The question itself with its short gold is found, and then it was looked for.
+    same = msgspec.structs.replace(record, stimulus=samples[0].stimulus)
+    samples[0] = replace(samples[0], history=(same, *samples[0].history[1:]))
+    (own_gold, *_) = audit_samples(samples).defects
+    assert (own_gold.count, own_gold.of) == (1, 23)
+
+
 @pytest.mark.parametrize("rule", ["longest_option", "shortest_option", "option_2", ""])
 def test_options_that_a_rule_guesses(rule: str) -> None:
     rng = random.Random(1)

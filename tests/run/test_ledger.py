@@ -42,7 +42,7 @@ def booked_tokens(summary: Summary) -> int:
     return sum(int(phase.input_tokens + phase.output_tokens) for phase in summary.usage.values())
 
 
-@pytest.mark.parametrize("limit", [9, pytest.param(None, marks=pytest.mark.variants)])
+@pytest.mark.parametrize("limit", [6, pytest.param(None, marks=pytest.mark.variants)])
 @pytest.mark.parametrize("method", SHARING)
 def test_a_run_books_what_the_model_has_answered(
     tmp_path: Path, method: str, limit: int | None

@@ -33,7 +33,7 @@ def run(chosen: runner.Options) -> list[runner.Outcome]:
 
 @pytest.mark.parametrize("task", ["lamp3", "lamp4"])
 def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, task: str) -> None:
-    chosen = options(tmp_path / "results", METHODS, task)
+    chosen = options(tmp_path / "results", METHODS, task, limit=8)
     forecasts = asyncio.run(plan(chosen))
     assert not (tmp_path / "results").exists()
     outcomes = run(chosen)
@@ -83,7 +83,7 @@ def talkative(task: str) -> Scripted:
 def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, task: str) -> None:
     """Exactly for rpm with few features, and for cipher on texts; on labels cipher's calls depend
     on right drafts."""
-    chosen = options(tmp_path, method, task, wording="compact")
+    chosen = options(tmp_path, method, task, wording="compact", limit=16)
     (forecast,) = asyncio.run(plan(chosen))
     (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
     ledger = {phase: amounts.calls for phase, amounts in out.summary.usage.items()}
@@ -95,7 +95,16 @@ def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, 
         assert forecast.to_pay == paid(out)
 
 
-@pytest.mark.parametrize("task", ["lamp1", "lamp2m", "lamp3", "lamp4", "lamp7"])
+@pytest.mark.parametrize(
+    "task",
+    [
+        "lamp1",
+        pytest.param("lamp2m", marks=pytest.mark.variants),
+        "lamp3",
+        "lamp4",
+        pytest.param("lamp7", marks=pytest.mark.variants),
+    ],
+)
 def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, task: str) -> None:
     for method in ("none", "rag", "summary", "dpl", "rpm"):
         chosen = options(tmp_path, method, task, limit=6)
@@ -110,10 +119,10 @@ def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, 
 @pytest.mark.parametrize("method", ["drp", "continual", "e_then_e", "persona_db"])
 def test_what_a_plan_would_pay_is_what_a_run_pays(tmp_path: Path, method: str) -> None:
     for task in ("lamp2m", "lamp4"):
-        chosen = options(tmp_path, method, task, limit=8)
+        chosen = options(tmp_path, method, task, limit=4)
         (forecast,) = asyncio.run(plan(chosen))
         (out,) = asyncio.run(runner.run(chosen, backend=talkative(task)))
-        assert forecast.to_pay == paid(out)
+        assert forecast.to_pay == paid(out) > 0
 
 
 @pytest.mark.parametrize("policy", ["refresh", "off"])

@@ -75,7 +75,13 @@ def test_one_termination_ends_a_blocked_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("stuck", "second"),
-    [*((stuck, signal.SIGINT) for stuck in STUCK), ("swallows", signal.SIGTERM)],
+    [
+        ("sleep", signal.SIGINT),
+        pytest.param("busy", signal.SIGINT, marks=pytest.mark.variants),
+        pytest.param("swallows", signal.SIGINT, marks=pytest.mark.variants),
+        ("native", signal.SIGINT),
+        ("swallows", signal.SIGTERM),
+    ],
 )
 def test_a_second_interrupt_always_ends_the_process(
     tmp_path: Path, stuck: str, second: signal.Signals

@@ -30,6 +30,8 @@ FEWER_USERS = {
 }
 # A model plays a role in their scores, so that a rule has none of its own.
 SCORED_BY_MODELS = (
+    "aloe",
+    "lampqa",
     "longmemeval",
     "personafeedback_gen",
     "personamem_v2_gen",
@@ -37,6 +39,7 @@ SCORED_BY_MODELS = (
     "prefdisco_warm",
     "personamem_v2_gen",
     "prefeval_gen",
+    "usafebench",
     *TRAJECTORIES,
 )
 TASKS = tuple(registry.list_entries("task"))

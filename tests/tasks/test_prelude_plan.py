@@ -90,12 +90,12 @@ def make_accepting_user(one_in: int) -> Callable[[Any], str]:
     ("method", "calls", "half", "all_"),
     [
         ("none", 120, 20, 50),
-        ("icl_edit", 120, 20, 50),
+        pytest.param("icl_edit", 120, 20, 50, marks=pytest.mark.variants),
         ("continual", 159, 14, 33),
-        ("e_then_e", 121, 20, 50),
+        pytest.param("e_then_e", 121, 20, 50, marks=pytest.mark.variants),
         # Vectors by marker find the same neighbours again, so that most merges are one call.
         ("cipher", 165, 32, 106),
-        ("cipher k=1", 160, 33, 100),
+        pytest.param("cipher k=1", 160, 33, 100, marks=pytest.mark.variants),
     ],
 )
 def test_a_plan_bounds_the_calls_of_a_user_who_accepts_drafts(

@@ -72,9 +72,20 @@ def task_commands(method: str = "rag") -> list[tuple[str, ...]]:
 def test_a_faulty_method(
     mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """In turns with a check and with a run; the other command of each fault is a variant."""
     Path("mine.py").write_text(mutate(METHOD, mutation), encoding="utf-8")
-    for words in method_commands():
-        check_message(*command(monkeypatch, capsys, *words))
+    words = method_commands()[METHODS.index(mutation) % 2]
+    check_message(*command(monkeypatch, capsys, *words))
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("mutation", METHODS, ids=by_name)
+def test_a_faulty_method_in_the_other_command(
+    mutation: Mutation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine.py").write_text(mutate(METHOD, mutation), encoding="utf-8")
+    words = method_commands()[1 - METHODS.index(mutation) % 2]
+    check_message(*command(monkeypatch, capsys, *words))
 
 
 @pytest.mark.variants
@@ -122,7 +133,14 @@ def test_the_sound_files_pass(
             assert code == 0, text
 
 
-@pytest.mark.parametrize("name", ["predict exits", "an exit at import", "a syntax error"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "predict exits",
+        pytest.param("an exit at import", marks=pytest.mark.variants),
+        pytest.param("a syntax error", marks=pytest.mark.variants),
+    ],
+)
 def test_a_faulty_method_in_a_process_of_its_own(name: str) -> None:
     (mutation,) = [mutation for mutation in METHODS if mutation[0] == name]
     Path("mine.py").write_text(mutate(METHOD, mutation), encoding="utf-8")

@@ -135,6 +135,7 @@ def edit_file(path: Path, kind: str, where: list[float], new: Any) -> None:
 
 
 DATA = {
+    "aloe": TASKS / "aloe" / "sample",
     "lamp3": TASKS / "lamp" / "sample" / "lamp3",
     "lamp4": TASKS / "lamp" / "sample" / "lamp4",
     "personamem": TASKS / "personamem" / "sample",
@@ -143,6 +144,8 @@ DATA = {
     "prefdisco_warm": TASKS / "prefdisco" / "sample",
     "prelude_email": TASKS / "prelude" / "sample",
     "reviews": TASKS / "reviews" / "sample",
+    "lampqa": TASKS / "lampqa" / "sample",
+    "longlamp_topic": TASKS / "longlamp" / "sample",
     "locomo": TASKS / "locomo" / "sample",
     "longmemeval": TASKS / "longmemeval" / "sample",
     "personabench_qa": TASKS / "personabench_qa" / "sample",

@@ -48,11 +48,12 @@ class Scores:
     Args:
         rows: one array per method, of the shape (n,), or (n, d) for corpus metrics such as
             macro-F1.
-        users: the user of each sample.
+        users: the user of each sample, or its other unit of chance.
         aggregate: as in `personabench.metrics.metric.Metric`: the metric of any resample of a row's
             values.
         higher_is_better: the metric's direction.
         draws, seed: of bootstrap and permutations; the same seed gives the same numbers.
+        unit: the unit of chance in the singular, for reasons.
 
     Raises:
         ValueError: rows and users differ in length, or a value is not finite.
@@ -67,6 +68,7 @@ class Scores:
         higher_is_better: bool = True,
         draws: int = DRAWS,
         seed: int = 0,
+        unit: str = "user",
     ) -> None:
         arrays = [np.asarray(row, dtype=np.float64) for row in rows]
         for number, row in enumerate(arrays):
@@ -83,20 +85,21 @@ class Scores:
         self.sign = 1.0 if higher_is_better else -1.0
         self.draws = draws
         self.seed = seed
+        self.unit = unit
         self._resampled: OrderedDict[int, Floats] = OrderedDict()
         self._gains: dict[tuple[int, int], Estimate] = {}
         self._tests: dict[tuple[int, int], tuple[float, bool]] = {}
 
     def estimate(self, row: int) -> Estimate:
         """Estimate a row's metric with its interval."""
-        return self._estimate((row,), "all users score the same")
+        return self._estimate((row,), f"all {self.unit}s score the same")
 
     def gain(self, a: int, b: int) -> Estimate:
         """Estimate the gain of row a over row b with its paired interval."""
         # Asked for twice, by gains and by comparisons, and draws may not be held so long.
         if (a, b) not in self._gains:
             same = np.array_equal(self.rows[a], self.rows[b])
-            reason = "no sample's scores differ" if same else "all users gain the same"
+            reason = "no sample's scores differ" if same else f"all {self.unit}s gain the same"
             self._gains[a, b] = self._estimate((a, b), reason)
         return self._gains[a, b]
 
@@ -294,12 +297,12 @@ class Scores:
             )
 
         if users < MIN_USERS:
-            few = "one user" if users == 1 else f"{users} users"
+            few = f"one {self.unit}" if users == 1 else f"{users} {self.unit}s"
             return without_interval(f"{few}: too few for an interval, which needs {MIN_USERS}")
 
         draws = self._combine([self.resampled(row) for row in rows])
         if not np.isfinite(draws).all():
-            return without_interval("the metric is undefined on some resamples of users")
+            return without_interval(f"the metric is undefined on some resamples of {self.unit}s")
 
         # The bootstrap's spread is that of G users around their own mean: too small by this factor.
         effective = self.clusters.effective

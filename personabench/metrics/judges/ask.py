@@ -8,6 +8,7 @@ another; an unparsed reply is not cached at all.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from personabench.types import Message
 RETRIES = 3
 MAX_TOKENS = 512
 T = TypeVar("T")
+
+# The end of a reply, where its score should be.
+_LOGGED_CHARACTERS = 300
+_log = logging.getLogger("personabench.judging")
 
 
 class Judge(Protocol):
@@ -85,6 +90,12 @@ async def query_judge(
         value = parse(reply)
         if value is not None:
             return JudgeReply(value, reply, attempt + 1)
+    # The reply is stored nowhere else, and without it nobody can tell what to mend.
+    _log.warning(
+        "no score could be read in %d replies of the judge; the last: %r",
+        RETRIES + 1,
+        reply[-_LOGGED_CHARACTERS:],
+    )
     return JudgeReply(None, reply, RETRIES + 1)
 
 

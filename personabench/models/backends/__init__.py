@@ -28,6 +28,10 @@ BACKENDS = {
         "personabench.models.backends.vllm:VLLM",
         "vLLM: started for the run (--model), or running servers (--base-url)",
     ),
+    "transformers": (
+        "personabench.models.backends.hf_transformers:Transformers",
+        "a checkpoint in this process, with adapters of `personabench train` (extra train)",
+    ),
     "scripted": (
         "personabench.models.backends.scripted:Scripted",
         "answers computed from the prompt; for tests and dry runs",
@@ -38,6 +42,7 @@ _EXCLUSIVE_OPTIONS = {
     "several --base-url": (("vllm",), "replicas"),
     "--vllm-args": (("vllm",), "vllm_args"),
     "--adapter": (("vllm",), "adapter"),
+    "--adapter-map": (("vllm", "transformers"), "adapter_map"),
     "--rpm": (("openai",), "rpm"),
     "--tpm": (("openai",), "tpm"),
     "--api-version": (("openai",), "api_version"),
@@ -116,6 +121,8 @@ def create(name: str, options: BackendOptions) -> Backend:
     for option, (owners, attribute) in _EXCLUSIVE_OPTIONS.items():
         if name not in owners and getattr(options, attribute):
             raise UsageError(f"{option}: only with --backend {' or '.join(owners)}, not {name}")
+    if options.adapter is not None and options.adapter_map:
+        raise UsageError("--adapter and --adapter-map both name adapters; leave one of them out")
     if options.adapter is not None:
         _check_adapter(options.adapter)
 

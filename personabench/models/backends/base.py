@@ -11,8 +11,11 @@ from typing import Any
 import msgspec
 
 from personabench.errors import UsageError
+from personabench.hashing import digest
 from personabench.models.backends import reasoning
+from personabench.models.backends.adapters import DEFAULT, adapter_folder
 from personabench.models.backends.dialect import PLAIN, Dialect, RequestWriter
+from personabench.models.backends.model_identity import fingerprint
 from personabench.models.rate_limit import Limiter
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response, to_json
@@ -69,12 +72,15 @@ class VLLMOptions:
         start_timeout: seconds that this server may take to start.
         adapter: the served adapter that answers for a user, with "{user_id}" as placeholder for the
             user.
+        adapter_map: the adapter of each user, by name or folder; "*" is that of all others, and ""
+            the model itself.
     """
 
     replicas: tuple[str, ...] = ()
     vllm_args: tuple[str, ...] = ()
     start_timeout: float = 1800.0
     adapter: str | None = None
+    adapter_map: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,8 @@ class Backend(ABC):
             message of a request with `max_tokens` 0).
         packaged: whether the model is the small one that comes with the package; valid after
             `identify`.
+        serves_adapters: whether it can answer through adapters of the user's.
+        adapters: the folders of adapters on this machine, by the names in requests.
     """
 
     identity: Mapping[str, str]
@@ -142,6 +150,7 @@ class Backend(ABC):
     concurrency: int = 32
     supports_reply_logprobs: bool = False
     packaged: bool = False
+    serves_adapters: bool = False
     dialect: Dialect = PLAIN
     writer: RequestWriter | None = None
     address: str = ""
@@ -149,6 +158,26 @@ class Backend(ABC):
 
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
+        self.adapters: dict[str, Path] = {}
+        self._mapped = {user: self._name_mapped(text) for user, text in options.adapter_map.items()}
+
+    def _name_mapped(self, text: str) -> str:
+        """The name of an adapter of the map; a folder's is by content, so that no place counts."""
+        if not text or not Path(text).is_dir():
+            return text
+        folder = adapter_folder(Path(text))
+        name = f"adapter-{fingerprint(folder)[:16]}"
+        self.add_adapter(name, folder)
+        return name
+
+    @property
+    def map_marks(self) -> dict[str, str]:
+        """The part of the model's identity that comes from the map of adapters."""
+        return {"adapters": digest(self._mapped)} if self._mapped else {}
+
+    def add_adapter(self, name: str, folder: Path) -> None:
+        """Make the adapter in a folder on this machine known to requests by a name."""
+        self.adapters[name] = folder
 
     def create_writer(
         self, neutral: Mapping[str, Any], url: str | None, *, is_nearby: bool
@@ -269,6 +298,11 @@ class Backend(ABC):
 
     def adapter(self, user: str) -> str | msgspec.UnsetType:
         """Return the adapter that answers for a user; unset for the model itself."""
+        if self._mapped:
+            # Calls that belong to no user are the model's own.
+            name = self._mapped.get(user, self._mapped.get(DEFAULT, "")) if user else ""
+            return name or msgspec.UNSET
+
         template = self.options.adapter
         if template is None:
             return msgspec.UNSET

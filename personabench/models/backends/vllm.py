@@ -108,6 +108,7 @@ class VLLM(Backend):
 
     concurrency = PER_SERVER
     supports_reply_logprobs = True
+    serves_adapters = True
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
@@ -124,6 +125,8 @@ class VLLM(Backend):
         self._counts_at_open: tuple[int, int] | None = None
         self._name = ""
         self._tokenizer: ServedTokens | None = None
+        # By the server and the adapter's name.
+        self._loading: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     @property
     def prefix_cache_hit_rate(self) -> float | None:
@@ -182,7 +185,7 @@ class VLLM(Backend):
         template = self.options.adapter
         if template is not None:
             identity = adapted_identity(identity, template, adapters)
-        self.identity = {**identity, **self.options.marks}
+        self.identity = {**identity, **self.options.marks, **self.map_marks}
         self.address = ",".join(sorted(self._urls))
         url = self._urls[0] if self._urls else None
         self._writer = self.writer = self.create_writer(_NEUTRAL_SAMPLING, url, is_nearby=True)
@@ -257,6 +260,7 @@ class VLLM(Backend):
             if replica is None:
                 break
             try:
+                await self._load_adapter(replica, body["model"])
                 return await self._post(replica, content, body["model"])
             except _BrokenConnection as error:
                 tried.append(replica)
@@ -271,6 +275,43 @@ class VLLM(Backend):
                 raise BackendDown(f"the vllm server ended{log_excerpt}") from failure
         assert failure is not None
         raise failure
+
+    async def _load_adapter(self, replica: Replica, name: str) -> None:
+        """Load an adapter of this machine into a server, once."""
+        folder = self.adapters.get(name)
+        if folder is None:
+            return
+        key = replica.url, name
+        if key not in self._loading:
+            self._loading[key] = asyncio.create_task(self._request_adapter(replica, name, folder))
+        try:
+            await asyncio.shield(self._loading[key])
+        except (BackendError, BackendDown):
+            self._loading.pop(key, None)
+            raise
+
+    async def _request_adapter(self, replica: Replica, name: str, folder: Path) -> None:
+        assert self._http is not None
+        body = {"lora_name": name, "lora_path": str(folder.resolve())}
+        try:
+            reply = await self._http.post(f"{replica.url}/load_lora_adapter", _encode(body))
+        except OSError as error:
+            reason = self._secrets.quote(str(error) or type(error).__name__)
+            raise _BrokenConnection(
+                f"{replica.url} broke the connection ({reason})", reason
+            ) from error
+        if 200 <= reply.status < 300:
+            return
+        words = self._quote(reply.content)
+        # Another command may have loaded it: its name is by content.
+        if "already been loaded" in words:
+            return
+        if reply.status == 404:
+            raise BackendDown(
+                f"{replica.url} loads no adapters: start the server with --enable-lora and with "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"
+            )
+        raise BackendDown(f"{replica.url} did not load the adapter {folder}: {words}")
 
     async def aclose(self) -> None:
         # Nested, so that the server is stopped and connections are closed whatever fails before.
@@ -342,7 +383,7 @@ class VLLM(Backend):
         model = self.options.model
         candidates = entries
         # With adapters in use, those listed are no alternatives to the model.
-        if model is None and self.options.adapter is not None:
+        if model is None and (self.options.adapter is not None or self.options.adapter_map):
             candidates = [entry for entry in entries if not entry.get("parent")]
 
         if model is None and len(candidates) == 1:

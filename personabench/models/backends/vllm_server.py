@@ -197,7 +197,12 @@ class Server:
                 stderr=output,
                 start_new_session=True,
                 # Buffered, the stage of start-up would reach the log too late.
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # The server is ours alone, so it may load the adapters of the run.
+                env={
+                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+                    **os.environ,
+                    "PYTHONUNBUFFERED": "1",
+                },
             )
 
     @property

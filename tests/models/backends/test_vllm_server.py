@@ -237,7 +237,14 @@ def done(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.variants),
+        signal.SIGKILL,
+    ],
+)
 def test_every_way_out_leaves_no_process_and_the_same_command_goes_on(
     fake_command: None, tmp_path: Path, ending: signal.Signals
 ) -> None:

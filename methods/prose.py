@@ -1,0 +1,314 @@
+"""Preferences inferred from the user's own texts: a candidate is refined until it is the text.
+
+For each past text a candidate is written by the preferences known so far, and compared with what
+the user wrote; the difference becomes preferences, which are broken into parts and kept if the
+user's texts confirm them.  Past texts of similar content share their preferences.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from personabench import Context, Message, Method, PromptFile, Record, Sample, User
+from personabench.methods.memory_parts import ATTEMPTS
+from personabench.methods.vectors import compute_cosines
+from personabench.metrics.edits import measure_edit
+from personabench.models.json_reply import JsonScanner
+
+PROMPTS = PromptFile(__file__, "prose.prompts.toml")
+# Verdicts of a check, from contradiction to confirmation; the longer words first.
+VERDICTS = {
+    "strongly confirms": 2,
+    "somewhat confirms": 1,
+    "neutral": 0,
+    "somewhat contradicts": -1,
+    "strongly contradicts": -2,
+}
+_VERDICT = re.compile("|".join(VERDICTS), re.IGNORECASE)
+# A mean beyond this after two texts needs no further one.
+_CLEAR = 1.5
+_BULLET = re.compile(r"\A\s*(?:[-*•]|\d+[.)])\s*")
+
+
+class Demonstration(NamedTuple):
+    """A past text of the user.
+
+    Attributes:
+        id: of its record; content: its task; text: as the user wrote it.
+        components: the preferences that it gave, each confirmed.
+    """
+
+    id: str
+    content: str
+    text: str
+    components: tuple[str, ...] = ()
+
+
+class Prose(Method):
+    """Infer preferences by refining candidates towards the user's texts; answer with them."""
+
+    name = "prose"
+    paper = "Aligning LLMs by Predicting Preferences from User Writing Samples, arXiv 2505.23815"
+    designed_for = ()
+    needs = ("history", "precedents", "texts")
+    prompts = (PROMPTS,)
+
+    @dataclass(frozen=True)
+    class Params:
+        """records: newest records that are learnt from; k: similar ones that share preferences.
+
+        steps: the most refinements of a record's candidate; 0 infers from the texts alone, without
+            a candidate.
+        verify: check each preference against texts; threshold: the mean verdict, from -2 to 2, that
+            it has to exceed.
+        icl: show the similar records beside the preferences.
+        embedder: of the search for similar records, as in rag.
+        max_tokens: maximum tokens of preferences.
+        """
+
+        records: int = 8
+        k: int = 3
+        steps: int = 3
+        verify: bool = True
+        threshold: float = 0.25
+        icl: bool = False
+        embedder: str = "wordllama"
+        max_tokens: int = 256
+
+        def __post_init__(self) -> None:
+            for name, minimum in {"records": 1, "k": 1, "steps": 0}.items():
+                if getattr(self, name) < minimum:
+                    raise ValueError(
+                        f"{name} must be at least {minimum}, not {getattr(self, name)}"
+                    )
+
+    async def profile(self, user: User, ctx: Context) -> Mapping[str, Any]:
+        """The preferences that each record gave, oldest first, and what happened on the way."""
+        demonstrations: list[Demonstration] = []
+        distances: list[float] = []
+        for record in user.history[-self.params.records :]:
+            content = record.stimulus or await self._neutralize(record, ctx)
+            opened = Demonstration(record.id, content, record.response)
+            similar = await self._find_similar(content, demonstrations, ctx)
+            shared = _merge([one for one in demonstrations if one in similar])
+            learnt, distance = await self._learn(opened, similar, shared, ctx)
+            demonstrations.append(learnt)
+            distances += [] if distance is None else [distance]
+        rows = [
+            {"id": one.id, "content": one.content, "components": list(one.components)}
+            for one in demonstrations
+        ]
+        # The mean edit from the last candidate to the text, over the longer of the two.
+        distance = round(sum(distances) / len(distances), 6) if distances else None
+        return {"demonstrations": rows, "distance": distance}
+
+    async def predict(self, sample: Sample, state: Mapping[str, Any] | None, ctx: Context) -> str:
+        by_id = {record.id: record for record in sample.history}
+        rows = state["demonstrations"] if state else []
+        known = [
+            Demonstration(
+                row["id"], row["content"], by_id[row["id"]].response, tuple(row["components"])
+            )
+            for row in rows
+            if row["id"] in by_id
+        ]
+        if not known:
+            ctx.flag("empty_profile")
+            return await ctx.answer(sample)
+
+        similar = await self._find_similar(ctx.task.query_text(sample), known, ctx)
+        # In the order of time, so that questions with the same records share the call.
+        shared = _merge([one for one in known if one in similar])
+        preferences = await self._coalesce(shared, ctx)
+        ctx.cite([one.id for one in similar])
+        notes = ctx.part(PROMPTS, "notes", preferences=preferences) if preferences else ""
+        records = [by_id[one.id] for one in similar] if self.params.icl else []
+        return await ctx.answer(sample, records, notes=notes)
+
+    async def _learn(
+        self,
+        opened: Demonstration,
+        similar: Sequence[Demonstration],
+        shared: Sequence[str],
+        ctx: Context,
+    ) -> tuple[Demonstration, float | None]:
+        """The text with its preferences, and the distance of the last candidate from it."""
+        preferences = await self._coalesce(shared, ctx)
+        refined, distance = await self._refine(opened, preferences, ctx)
+        components = shared
+        if refined != preferences:
+            components = await self._break_down(refined, ctx)
+        if self.params.verify:
+            components = await self._confirm(components, [opened, *similar], ctx)
+        return opened._replace(components=tuple(components)), distance
+
+    async def _neutralize(self, record: Record, ctx: Context) -> str:
+        """The content of a text that has no task: a rewrite without the user's style."""
+        return await self._request(ctx, "neutral", text=record.response)
+
+    async def _find_similar(
+        self, content: str, known: Sequence[Demonstration], ctx: Context
+    ) -> list[Demonstration]:
+        """The k demonstrations of the most similar content, best first, the earlier of equals."""
+        if not known:
+            return []
+        vectors = await ctx.embed([content, *(one.content for one in known)], self.params.embedder)
+        cosines = compute_cosines(vectors).tolist()
+        order = sorted(range(len(known)), key=lambda position: (-cosines[position], position))
+        return [known[position] for position in order[: self.params.k]]
+
+    async def _coalesce(self, components: Sequence[str], ctx: Context) -> str:
+        """One text of preferences; empty, without a call, of none."""
+        if not components:
+            return ""
+        listed = _list_lines(components)
+        return await self._request(ctx, "coalesce", preferences=listed) or listed
+
+    async def _refine(
+        self, demonstration: Demonstration, preferences: str, ctx: Context
+    ) -> tuple[str, float | None]:
+        """The preferences after comparing candidates with the text, and the last distance."""
+        if not self.params.steps:
+            return await self._infer(demonstration, preferences, "", ctx), None
+
+        candidate = await self._write(demonstration, preferences, ctx)
+        for step in range(1, self.params.steps + 1):
+            if candidate.split() == demonstration.text.split():
+                ctx.flag("candidate_equal")
+                break
+            preferences = await self._infer(demonstration, preferences, candidate, ctx)
+            if step < self.params.steps:
+                candidate = await self._write(demonstration, preferences, ctx)
+        return preferences, measure_edit(candidate, demonstration.text).per_longer_text
+
+    async def _write(self, demonstration: Demonstration, preferences: str, ctx: Context) -> str:
+        return await self._request(
+            ctx,
+            "candidate",
+            max_tokens=ctx.answer_tokens,
+            content=demonstration.content,
+            preferences=preferences or "–",
+        )
+
+    async def _infer(
+        self, demonstration: Demonstration, preferences: str, candidate: str, ctx: Context
+    ) -> str:
+        """The refined preferences; the current ones if the reply is empty."""
+        refined = await self._request(
+            ctx,
+            "infer",
+            content=demonstration.content,
+            preferences=preferences or "–",
+            candidate=candidate or "–",
+            text=demonstration.text,
+        )
+        return refined or preferences
+
+    async def _break_down(self, preferences: str, ctx: Context) -> list[str]:
+        """The preferences one by one; by lines if no reply is a list."""
+        parts = _read_list(preferences)
+        for attempt in range(ATTEMPTS):
+            if parts is not None or not preferences:
+                break
+            messages = ctx.prompt(PROMPTS, "break_down", preferences=preferences)
+            reply = await ctx.complete(
+                messages,
+                max_tokens=self.params.max_tokens,
+                repeat=attempt,
+                attempt=attempt,
+                attempts=ATTEMPTS,
+                accept=lambda text: _read_list(text) is not None,
+            )
+            parts = _read_list(reply.text)
+            if parts is None:
+                ctx.flag("break_down_unparsed")
+        if parts is None:
+            parts = [_BULLET.sub("", line).strip() for line in preferences.splitlines()]
+        return list(dict.fromkeys(part for part in parts if part))
+
+    async def _confirm(
+        self, components: Sequence[str], texts: Sequence[Demonstration], ctx: Context
+    ) -> list[str]:
+        """The components whose mean verdict exceeds the threshold; none without a verdict."""
+        kept = []
+        for component in components:
+            verdicts: list[int] = []
+            for demonstration in texts:
+                verdict = await self._check(component, demonstration.text, ctx)
+                verdicts += [] if verdict is None else [verdict]
+                if len(verdicts) >= 2 and abs(sum(verdicts) / len(verdicts)) > _CLEAR:
+                    break
+            if not verdicts:
+                ctx.flag("component_unverified")
+            elif sum(verdicts) / len(verdicts) > self.params.threshold:
+                kept.append(component)
+        ctx.flag("components_dropped", len(components) - len(kept))
+        return kept
+
+    async def _check(self, component: str, text: str, ctx: Context) -> int | None:
+        """The verdict on a component by a text; None after two replies without one."""
+        messages = self._fit(ctx, "verify", 16, preference=component, text=text)
+        for attempt in range(ATTEMPTS):
+            reply = await ctx.complete(
+                messages,
+                max_tokens=16,
+                repeat=attempt,
+                attempt=attempt,
+                attempts=ATTEMPTS,
+                accept=lambda text: read_verdict(text) is not None,
+            )
+            verdict = read_verdict(reply.text)
+            if verdict is not None:
+                return verdict
+            ctx.flag("verdict_unparsed")
+        return None
+
+    async def _request(
+        self, ctx: Context, stage: str, max_tokens: int | None = None, **slots: str
+    ) -> str:
+        limit = max_tokens or self.params.max_tokens
+        reply = await ctx.complete(self._fit(ctx, stage, limit, **slots), max_tokens=limit)
+        return reply.text.strip()
+
+    def _fit(self, ctx: Context, stage: str, max_tokens: int, **slots: str) -> tuple[Message, ...]:
+        """The request of a stage, with all of its texts shortened alike if it is too long."""
+        messages = ctx.prompt(PROMPTS, stage, **slots)
+        limit = 2048
+        while ctx.count_excess_tokens(messages, max_tokens) > 0 and limit > 16:
+            limit //= 2
+            shortened = {name: ctx.tokens.truncate(text, limit) for name, text in slots.items()}
+            messages = ctx.prompt(PROMPTS, stage, **shortened)
+        if limit < 2048:
+            ctx.flag("texts_shortened")
+        return messages
+
+
+def read_verdict(reply: str) -> int | None:
+    """The verdict that a reply names; None of none, or of several."""
+    verdicts = {VERDICTS[match.lower()] for match in _VERDICT.findall(reply)}
+    return verdicts.pop() if len(verdicts) == 1 else None
+
+
+def _merge(demonstrations: Sequence[Demonstration]) -> list[str]:
+    """The components of all, without repetitions but for case."""
+    merged: dict[str, str] = {}
+    for demonstration in demonstrations:
+        for component in demonstration.components:
+            merged.setdefault(component.casefold(), component)
+    return list(merged.values())
+
+
+def _list_lines(components: Sequence[str]) -> str:
+    return "\n".join(f"- {component}" for component in components)
+
+
+def _read_list(reply: str) -> list[str] | None:
+    """The first JSON list of texts in a reply; None without one."""
+    for listed in JsonScanner(reply).read_all():
+        if isinstance(listed, list) and all(isinstance(text, str) for text in listed):
+            texts = [" ".join(text.split()) for text in listed]
+            return [text for text in texts if text]
+    return None

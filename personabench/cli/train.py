@@ -1,0 +1,193 @@
+"""`personabench train`: make the artefacts that a trained method answers with."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from personabench.cli.console import echo, emit, screen
+from personabench.cli.model_options import ModelArguments
+from personabench.cli.options import (
+    RESULTS,
+    Assignments,
+    Data,
+    Json,
+    Limit,
+    Model,
+    Results,
+    Seed,
+    Split,
+    Users,
+)
+from personabench.cli.parsing import split_names
+from personabench.cli.prompt_options import Wording, read_wording
+
+if TYPE_CHECKING:
+    from personabench.run.options import Options
+    from personabench.run.training import Report, Training
+
+METHOD = Annotated[
+    str, typer.Argument(help="Method to train, by its name or file.", metavar="METHOD")
+]
+Task = Annotated[
+    str, typer.Option("--task", "-t", metavar="NAME", help="Task whose users are trained on.")
+]
+History = Annotated[
+    str,
+    typer.Option(
+        "--history",
+        metavar="CONTROL",
+        help="History control of the runs to train for: own, shuffled or size=N.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Count users, records and steps instead of training."),
+]
+
+
+def train(
+    method: METHOD,
+    task: Task,
+    model: Model = None,
+    split: Split = None,
+    data: Data = None,
+    limit: Limit = None,
+    users: Users = None,
+    seed: Seed = 0,
+    assignments: Assignments = None,
+    wording: Wording = None,
+    history: History = "own",
+    results: Results = RESULTS,
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Train a method for the users of a task, for later runs with the same options.
+
+    Finished users are kept: repeat the command after an interrupt, or with more users. --model is a
+    checkpoint folder or a model on the hub. Needs the extra `train`.
+    """
+    from personabench.errors import UsageError
+    from personabench.models.backends.hf_transformers import require_packages
+    from personabench.run.options import Options
+
+    if limit is not None and users is not None:
+        raise UsageError("--users cannot be used together with --limit")
+    require_packages()
+    options = Options(
+        methods=split_names(method),
+        tasks=split_names(task),
+        split=split,
+        data=data,
+        limit=limit,
+        users=users,
+        backend="transformers",
+        backend_options=ModelArguments(backend="transformers", model=model).read(),
+        seed=seed,
+        assignments=assignments or [],
+        wording=read_wording(wording),
+        history=history,
+        results=results,
+    )
+    _execute(options, dry_run=dry_run, json=json)
+
+
+def _execute(options: Options, *, dry_run: bool, json: bool) -> None:
+    """Train, or count the work, and print what came of it."""
+    import asyncio
+
+    from personabench.cli.interruption import print_interrupted
+
+    console = screen(err=True)
+    try:
+        asyncio.run(_train(options, dry_run=dry_run, json=json))
+    except KeyboardInterrupt:
+        print_interrupted(console, "finished users are kept")
+        sys.exit(130)
+
+
+async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
+    from personabench.models.backends.hf_transformers import choose_device
+    from personabench.run.resolve import resolve
+    from personabench.run.session import identified_models
+    from personabench.run.training import Trainings
+
+    rows: list[dict[str, Any]] = []
+    async with identified_models(options) as (model, _):
+        for run in resolve(options, model):
+            training = run.training
+            if training is None:
+                raise _not_trained(run.method.name)
+            if dry_run:
+                rows.append(_count_work(training, run.positions))
+                continue
+            assert options.backend_options.model is not None
+            trainings = Trainings(
+                training, options.backend_options.model, choose_device(), _print_report
+            )
+            reports = await trainings.execute(run.positions)
+            rows.append({**summarize(reports), "folder": str(training.store.root)})
+    for row in rows:
+        if json:
+            continue
+        echo("  ".join(f"{name} {amount}" for name, amount in row.items()))
+    if json:
+        emit(rows)
+
+
+def _not_trained(method: str) -> Exception:
+    from personabench.errors import UsageError
+
+    return UsageError(
+        f"method {method} has nothing to train; run it with: personabench run --method {method}"
+    )
+
+
+def _print_report(report: Report) -> None:
+    """Print one line about an artefact, so that a long training shows where it is."""
+    card = report.artefact.card
+    name = f"user {card.owner}" if card.owner else "population stage"
+    state = "kept" if report.reused else f"{card.seconds:.1f} s"
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(card.counts.items()))
+    echo(
+        f"{name}: {state}, {card.records} records, {card.steps} steps"
+        + (f" ({counts})" if counts else ""),
+        err=True,
+    )
+
+
+def summarize(reports: Sequence[Report]) -> dict[str, Any]:
+    """The figures of a training: users, seconds, numbers and bytes per user."""
+    artefacts = [report.artefact for report in reports if report.artefact.card.owner]
+    adapters = [artefact for artefact in artefacts if artefact.card.kind == "lora"]
+    seconds = sorted(artefact.card.seconds for artefact in adapters)
+    last = max(0, -(-95 * len(seconds) // 100) - 1)
+    count = max(1, len(adapters))
+    return {
+        "users": len(artefacts),
+        "trained": sum(not report.reused for report in reports),
+        "without_adapter": len(artefacts) - len(adapters),
+        "seconds_mean": round(sum(seconds) / count, 2),
+        "seconds_p95": round(seconds[last], 2) if seconds else 0.0,
+        "parameters": max((artefact.card.parameters for artefact in adapters), default=0),
+        "bytes": round(sum(artefact.size for artefact in adapters) / count),
+        "records": round(sum(artefact.card.records for artefact in adapters) / count, 1),
+    }
+
+
+def _count_work(training: Training, positions: Sequence[int]) -> dict[str, Any]:
+    """The users and records of a training, and those whose artefacts exist."""
+    trainees = list(training.trainees(positions))
+    finished = [trainee for trainee in trainees if training.is_trained(trainee.owner, trainee.key)]
+    corpus = training.corpus
+    return {
+        "users": len(trainees),
+        "finished": len(finished),
+        "records": sum(len(trainee.history) for trainee in trainees),
+        "corpus_samples": 0 if corpus is None else len(corpus.index()),
+        "folder": str(Path(training.store.root)),
+    }

@@ -1,0 +1,408 @@
+"""Training before a run: who is trained on what, and the artefacts that a run finds.
+
+An artefact of a user is trained on the records that all samples of the user show, under the history
+control of the run, so that it serves every one of them.  The records are part of its key: a control
+that shows other records, such as `size=5`, has artefacts of its own, and the owner of a shuffled
+history is trained on the part of it that is shown.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from personabench.api.artefacts import (
+    CARD,
+    SEEN,
+    Artefact,
+    Artefacts,
+    ArtefactStore,
+    Card,
+    check_embargo,
+    hash_files,
+    read_artefact,
+)
+from personabench.api.dataset import Dataset, rank_in_time
+from personabench.api.task import Task
+from personabench.api.training import Corpus, TrainContext, Trained, TrainedMethod
+from personabench.api.users import open_split
+from personabench.errors import UsageError
+from personabench.hashing import digest
+from personabench.models.backends.hf_transformers import base_identity
+from personabench.results.files import replace_text
+from personabench.results.spec import RunSpec
+from personabench.types import Record, Sample, User
+
+FOLDER = "artefacts"
+_KEY = 16
+
+
+class Trainee(NamedTuple):
+    """A user to train on.
+
+    Attributes:
+        owner: whose records they are; key: of the artefact.
+        history: the records that all samples show; like: a question that words the examples.
+    """
+
+    owner: str
+    key: str
+    history: tuple[Record, ...]
+    like: Sample
+
+
+class Report(NamedTuple):
+    """An artefact after the command, and whether an earlier command trained it."""
+
+    artefact: Artefact
+    reused: bool
+
+
+@dataclass
+class Training:
+    """The training that a run of a method on a task builds on.
+
+    Attributes:
+        data: the folder or file of the task's data; None for its example data.
+        results: the folder that holds all artefacts.
+    """
+
+    task: Task
+    dataset: Dataset
+    method: TrainedMethod
+    spec: RunSpec
+    data: Path | None
+    results: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The hash of everything that determines artefacts beside the records."""
+        spec, method = self.spec, self.method
+        params = {
+            name: setting
+            for name, setting in spec.params.items()
+            if name not in method.inference_params
+        }
+        return digest(
+            {
+                "task": [spec.task, spec.task_version, spec.task_hash, spec.task_params],
+                "wording": [self.task.wording, spec.prompts or None],
+                "method": [spec.method, spec.method_hash, method.version, params],
+                "base": base_identity(spec.model),
+                "seed": spec.seed,
+            }
+        )
+
+    @cached_property
+    def store(self) -> ArtefactStore:
+        """The artefacts under this fingerprint."""
+        parts = FOLDER, self.spec.task, self.spec.method, self.fingerprint[:_KEY]
+        return ArtefactStore(self.results.joinpath(*parts))
+
+    @property
+    def artefacts(self) -> Artefacts:
+        """The artefacts as a run finds them."""
+        return Artefacts(self.store, lambda: self.base_key, self._locate, self.command)
+
+    @property
+    def command(self) -> str:
+        """The command that trains what the run needs."""
+        history = "" if self.spec.history == "own" else f" --history {self.spec.history}"
+        return (
+            f"personabench train {self.spec.method} --task {self.spec.task} "
+            f"--model {self.spec.model['name']}{history}, with the --data, --set, --seed and "
+            "--results of the run"
+        )
+
+    @cached_property
+    def corpus(self) -> Dataset | None:
+        """The split of the population stage; None if the method has none.
+
+        Raises:
+            UsageError, DataError: the data has no such split.
+        """
+        split = self.method.corpus_split
+        if not split:
+            return None
+        if split == self.dataset.split:
+            raise UsageError(
+                f"method {self.method.name}: the corpus is the tested split '{split}'; name "
+                "another split"
+            )
+        try:
+            return open_split(self.task, split, self.data)
+        except UsageError as error:
+            raise UsageError(
+                f"method {self.method.name} trains its population stage on the split '{split}': "
+                f"{error}; or leave this stage out with --set population=false"
+            ) from error
+
+    @cached_property
+    def base_key(self) -> str | None:
+        """The key of the population stage's artefact; None without such a stage."""
+        return None if self.corpus is None else self.corpus.hash[:_KEY]
+
+    @cached_property
+    def _positions(self) -> dict[str, list[int]]:
+        positions: dict[str, list[int]] = {}
+        for position, (_, user) in enumerate(self.dataset.index()):
+            positions.setdefault(user, []).append(position)
+        return positions
+
+    def trainees(self, positions: Sequence[int]) -> Iterator[Trainee]:
+        """The users whose artefacts these samples need, one after the other."""
+        if not self.method.needs_user():
+            return
+        index = self.dataset.index()
+        known: set[tuple[str, str]] = set()
+        for user in dict.fromkeys(index[position][1] for position in positions):
+            trainee = self._trainee(user)
+            if trainee is not None and (trainee.owner, trainee.key) not in known:
+                known.add((trainee.owner, trainee.key))
+                yield trainee
+
+    def _locate(self, sample: Sample) -> tuple[str, str] | None:
+        trainee = self._trainee(sample.user_id) if sample.history else None
+        return (trainee.owner, trainee.key) if trainee else None
+
+    @cached_property
+    def _trainee(self) -> Callable[[str], Trainee | None]:
+        # A user's samples come one after another.
+        return lru_cache(maxsize=64)(self._find_trainee)
+
+    def _find_trainee(self, user: str) -> Trainee | None:
+        samples = [self.dataset.load(position) for position in self._positions[user]]
+        samples.sort(key=rank_in_time)
+        shown = [{record.id for record in sample.history} for sample in samples]
+        common = set.intersection(*shown)
+        history = tuple(record for record in samples[0].history if record.id in common)
+        if not history:
+            return None
+
+        owner = samples[0].history_owner or user
+        like = self._like(owner, samples[0])
+        parent = self.base_key or ""
+        key = digest([parent, owner, history, like])[:_KEY]
+        return Trainee(owner, key, history, like)
+
+    def _like(self, owner: str, sample: Sample) -> Sample:
+        """The first question of a history's owner, without all that training must not see."""
+        if owner != sample.user_id and owner in self._positions:
+            samples = [self.dataset.load(position) for position in self._positions[owner]]
+            sample = min(samples, key=rank_in_time)
+        return msgspec.structs.replace(
+            sample.view(), history=(), dialogue=(), user_id=owner, history_owner=None
+        )
+
+    def require(self, positions: Sequence[int]) -> None:
+        """Check that everything is trained that these samples need.
+
+        Raises:
+            UsageError: something is missing; the message has the command.
+        """
+        missing = []
+        if self.base_key is not None and not self.is_trained("", self.base_key):
+            missing.append("the population stage")
+        missing += [
+            f"user {trainee.owner}"
+            for trainee in self.trainees(positions)
+            if not self.is_trained(trainee.owner, trainee.key)
+        ]
+        if missing:
+            rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise UsageError(
+                f"method {self.method.name} on {self.task.name} is not trained for "
+                f"{', '.join(missing[:3])}{rest}; train with: {self.command}"
+            )
+
+    def is_trained(self, owner: str, key: str) -> bool:
+        """Whether an artefact is finished."""
+        return (self.store.path(owner, key) / CARD).is_file()
+
+
+class Trainings:
+    """Executes a training: what is finished is kept, and an interrupt loses one user at most.
+
+    Args:
+        training: what is trained.
+        base: the folder or hub name of the base model; device: "cpu" or "cuda".
+        notify: called with every artefact, trained or reused.
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        base: str,
+        device: str,
+        notify: Callable[[Report], None] = lambda report: None,
+    ) -> None:
+        self.training = training
+        self.base = base
+        self.device = device
+        self._notify = notify
+
+    async def execute(self, positions: Sequence[int]) -> list[Report]:
+        """Train everything that these samples need and that is not trained.
+
+        Raises:
+            UsageError: the data cannot be trained on, or another process is training.
+        """
+        with self._locked():
+            reports = []
+            parent = None
+            if self.training.base_key is not None:
+                reports.append(await self._train_base(self.training.base_key))
+                parent = reports[0].artefact
+            for trainee in self.training.trainees(positions):
+                reports.append(await self._train_user(trainee, parent))
+            return reports
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        store = self.training.store
+        store.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(store.root / "lock", timeout=0)
+        try:
+            with lock:
+                store.clear_unfinished()
+                yield
+        except Timeout as error:
+            raise UsageError(
+                f"another process is training in {store.root}; wait for it to end"
+            ) from error
+
+    async def _train_base(self, key: str) -> Report:
+        corpus = self.training.corpus
+        assert corpus is not None
+        tested = {user for _, user in self.training.dataset.index()}
+        shared = sorted(tested.intersection(user for _, user in corpus.index()))
+        if shared:
+            raise UsageError(
+                f"the split '{corpus.split}' shares user {shared[0]} with the tested split "
+                f"({len(shared)} in all): stage 1 must not see tested users; choose another split, "
+                "or --set population=false"
+            )
+
+        async def train(ctx: TrainContext) -> Trained:
+            return await self.training.method.train(Corpus(corpus.samples()), ctx)
+
+        return await self._train("", key, train, None)
+
+    async def _train_user(self, trainee: Trainee, parent: Artefact | None) -> Report:
+        async def train(ctx: TrainContext) -> Trained:
+            ctx.like = trainee.like
+            ctx.visible = {record.id: record for record in trainee.history}
+            return await self.training.method.train_user(User(trainee.owner, trainee.history), ctx)
+
+        return await self._train(trainee.owner, trainee.key, train, parent)
+
+    async def _train(
+        self,
+        owner: str,
+        key: str,
+        train: Callable[[TrainContext], object],
+        parent: Artefact | None,
+    ) -> Report:
+        store = self.training.store
+        finished = store.read(owner, key)
+        if finished is not None:
+            report = Report(finished, reused=True)
+            self._notify(report)
+            return report
+
+        with store.writing(owner, key) as folder:
+            ctx = TrainContext(
+                task=self.training.task,
+                base=self.base,
+                device=self.device,
+                seed=derive_seed(self.training.spec.seed, owner),
+                folder=folder,
+                parent=parent,
+            )
+            started = time.perf_counter()
+            random.seed(ctx.seed)
+            trained = await train(ctx)  # type: ignore[misc]
+            self._write_card(owner, ctx, trained, time.perf_counter() - started)
+        artefact = store.read(owner, key)
+        assert artefact is not None
+        report = Report(artefact, reused=False)
+        self._notify(report)
+        return report
+
+    def _write_card(self, owner: str, ctx: TrainContext, trained: Trained, seconds: float) -> None:
+        seen = ctx.seen
+        training = self.training
+        card = Card(
+            kind=trained.kind,
+            method=training.spec.method,
+            fingerprint=training.fingerprint,
+            owner=owner,
+            base=base_identity(training.spec.model),
+            seed=ctx.seed,
+            parent=ctx.parent.name if ctx.parent else "",
+            files=hash_files(ctx.folder),
+            seen=digest(seen),
+            records=len(seen.records),
+            counts=ctx.counts,
+            parameters=trained.parameters,
+            steps=trained.steps,
+            seconds=round(seconds, 3),
+            device=self.device,
+            peak_memory=measure_memory(self.device),
+        )
+        # The card is last: a folder with one is whole.
+        replace_text(ctx.folder / SEEN, encode(seen))
+        replace_text(ctx.folder / CARD, encode(card))
+
+
+def encode(struct: msgspec.Struct) -> str:
+    """Indented JSON of a file that people read."""
+    return msgspec.json.format(msgspec.json.encode(struct), indent=1).decode() + "\n"
+
+
+def derive_seed(seed: int, owner: str) -> int:
+    """The seed of a user's training, which depends on no other user; 31 bits."""
+    return int(digest([seed, "train", owner])[:8], 16) >> 1
+
+
+def measure_memory(device: str) -> int:
+    """The peak memory so far in bytes: of the accelerator, or else of the process."""
+    torch = sys.modules.get("torch")
+    if device == "cuda" and torch is not None:
+        peak: int = torch.cuda.max_memory_allocated()
+        return peak
+    # Linux counts kilobytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class MappedAdapters:
+    """The embargo on adapters that a map names: those whose folder has a card are checked."""
+
+    def __init__(self, adapters: Mapping[str, str]) -> None:
+        self._artefacts: dict[str, Artefact | None] = {}
+        for text in {*adapters.values()}:
+            if text and Path(text).is_dir():
+                self._artefacts[text] = read_artefact(Path(text))
+        self._adapters = adapters
+
+    def check(self, sample: Sample) -> None:
+        """Check the adapter that answers for a sample.
+
+        Raises:
+            UsageError: its training saw something that is hidden from the sample.
+        """
+        text = self._adapters.get(sample.user_id, self._adapters.get("*", ""))
+        artefact = self._artefacts.get(text)
+        if artefact is not None:
+            check_embargo(artefact, sample)

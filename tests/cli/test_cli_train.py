@@ -1,0 +1,103 @@
+"""`personabench train` without its extra, wrong options, and maps of adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from personabench.errors import UsageError
+from personabench.models.backends import create
+from personabench.models.backends.adapters import read_adapter_map
+from personabench.models.backends.base import BackendOptions
+from personabench.models.backends.scripted import Scripted
+
+Refused = Callable[..., str]
+
+
+def test_training_without_the_extra_is_explained_in_one_line(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(name: str) -> object:
+        return None if name in ("torch", "peft") else find_spec("json")
+
+    monkeypatch.setattr("personabench.models.backends.hf_transformers.find_spec", find)
+    for command in (
+        ("train", "oppu", "--task", "lamp4", "--model", "m"),
+        ("run", "-m", "none", "-t", "lamp4", "-b", "transformers", "--model", "m"),
+    ):
+        message = refused(*command)
+        assert message.count("\n") <= 1
+        assert "torch, peft not installed" in message
+        assert 'pip install "personabench-harness[train]"' in message
+
+
+def test_a_trained_method_needs_a_backend_with_adapters(refused: Refused) -> None:
+    message = refused("run", "-m", "oppu", "-t", "lamp4", "-b", "scripted")
+    assert "backend 'scripted' does not serve; use --backend transformers or vllm" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "write a JSON object"),
+        ("{}", "names no user"),
+        ("{", "write a JSON object"),
+        ('{"u1": "./nowhere"}', "user u1: there is no folder ./nowhere"),
+        ('{"u1": 3}', "write a JSON object"),
+    ],
+)
+def test_a_wrong_map_is_refused(
+    refused: Refused, tmp_path: Path, content: str, message: str
+) -> None:
+    path = tmp_path / "map.json"
+    path.write_text(content)
+    words = ("run", "-m", "none", "-t", "lamp4", "-b", "vllm", "--model", "m")
+    assert message in refused(*words, "--adapter-map", path)
+
+
+def test_a_map_belongs_to_backends_that_serve_adapters(refused: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "map.json"
+    path.write_text('{"u1": "a"}')
+    words = ("run", "-m", "none", "-t", "lamp4", "--adapter-map", path)
+    assert "--adapter-map: only with --backend vllm or transformers" in refused(*words)
+    both = ("-b", "vllm", "--model", "m", "--adapter", "a")
+    assert "leave one of them out" in refused(*words, *both)
+    shuffled = ("-b", "vllm", "--model", "m", "--history", "shuffled")
+    assert "--history shuffled with --adapter-map" in refused(*words, *shuffled)
+
+
+def test_users_of_a_map_and_the_default(tmp_path: Path) -> None:
+    folder = tmp_path / "u2"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"u1": "served", "u2": "u2", "u3": None, "*": "shared"}))
+    adapters = read_adapter_map(path)
+    assert adapters == {"u1": "served", "u2": str(folder), "u3": "", "*": "shared"}
+
+    backend = Scripted(BackendOptions(adapter_map=adapters))
+    assert backend.adapter("u1") == "served"
+    assert backend.adapter("u9") == "shared"
+    assert not backend.adapter("u3")
+    assert not backend.adapter("")
+    name = backend.adapter("u2")
+    assert backend.adapters == {name: folder}
+
+    # A name by content: another place is the same adapter, another file is another one.
+    moved = folder.rename(tmp_path / "moved")
+    again = Scripted(BackendOptions(adapter_map={"u2": str(moved)}))
+    assert again.adapter("u2") == name
+    (moved / "adapter_config.json").write_text("{ }")
+    other = Scripted(BackendOptions(adapter_map={"u2": str(moved)}))
+    assert other.adapter("u2") != name
+    assert again.map_marks != other.map_marks
+
+
+def test_a_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
+    options = BackendOptions(model="m", adapter_map={"u1": str(tmp_path)})
+    with pytest.raises(UsageError, match=r"is no adapter: it has no adapter_config\.json"):
+        create("vllm", options)

@@ -1,0 +1,128 @@
+"""oppu on the packaged model: rows of a comparison, and the same text from vLLM (test-train)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="needs the extra train")
+pytest.importorskip("peft", reason="needs the extra train")
+
+from training_fixtures import make_options, train, write_headlines
+
+from personabench.models.backends.base import Backend, BackendOptions
+from personabench.models.backends.hf_transformers import Transformers
+from personabench.models.backends.vllm import VLLM
+from personabench.models.backends.vllm_server import COMMAND
+from personabench.results.run_folder import RunFolder
+from personabench.run import runner
+from personabench.run.training import Report
+from personabench.types import Message, Request
+
+pytestmark = pytest.mark.train
+USERS = ("u1", "u2")
+SETTINGS = ("epochs=2", "batch=4", "learning_rate=0.003", "min_records=8")
+ARGUMENTS = ("--enforce-eager", "--max-model-len", "1024", "--dtype", "float32")
+LORA = ("--enable-lora", "--max-lora-rank", "16")
+QUESTIONS = (
+    "Generate a headline for the following article: The harbour has a new lantern.",
+    "Generate a headline for the following article: A kettle boils in the meadow.",
+    "Name a river.",
+    "Write one sentence about velvet.",
+    "Generate a headline for the following article: The orchard is full of gravel.",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    return Path(os.environ["PERSONABENCH_CHECKPOINT"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_headlines(tmp_path_factory.mktemp("data"), USERS, records=10, corpus=4)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def reports(checkpoint: Path, data: Path, results: Path) -> list[Report]:
+    return asyncio.run(train(make_options(checkpoint, data, results, SETTINGS)))
+
+
+def test_sizes_are_those_of_the_formula(reports: list[Report]) -> None:
+    base, *users = [report.artefact for report in reports]
+    hidden, layers, narrow = 576, 30, 192
+    assert {user.card.parameters for user in users} == {460_800}
+    assert layers * 8 * ((hidden + hidden) + (hidden + narrow)) == 460_800
+    # k and the output of attention as well.
+    assert base.card.parameters == 2 * 460_800
+    for user in users:
+        assert 4 * 460_800 < user.size < 4 * 460_800 + 40_000
+        print(user.card.owner, user.card.seconds, "s", user.size, "bytes")
+
+
+def test_four_rows_of_one_model(
+    reports: list[Report], checkpoint: Path, data: Path, results: Path
+) -> None:
+    shuffled = make_options(checkpoint, data, results, SETTINGS, history="shuffled")
+    assert all(report.reused for report in asyncio.run(train(shuffled)))
+    rows: dict[str, dict[str, str]] = {}
+    further: dict[str, dict[str, Any]] = {
+        "none": {"methods": ["none"]},
+        "stage 1": {"settings": (*SETTINGS, "stage=1")},
+        "own": {},
+        "shuffled": {"history": "shuffled"},
+    }
+    for name, changes in further.items():
+        settings = () if name == "none" else changes.pop("settings", SETTINGS)
+        options = make_options(checkpoint, data, results, settings, **changes)
+        (outcome,) = asyncio.run(runner.run(options))
+        lines = list(RunFolder(outcome.folder).iter_predictions())
+        assert [line.error for line in lines] == [None, None]
+        rows[name] = {line.user_id: str(line.output) for line in lines}
+        print(name, outcome.summary.scores["lenient"], rows[name])
+    assert rows["none"] != rows["stage 1"]
+    assert rows["own"] != rows["shuffled"]
+
+
+async def answer(backend: Backend, adapters: dict[str, Path]) -> dict[tuple[str, str], str]:
+    """The replies to all questions, by adapter ("" is the model itself) and question."""
+    await backend.identify()
+    try:
+        await backend.open()
+        replies = {}
+        for name in ("", *adapters):
+            if name:
+                backend.add_adapter(name, adapters[name])
+            for question in QUESTIONS:
+                request = Request((Message("user", question),), 24)
+                if name:
+                    request = Request((Message("user", question),), 24, adapter=name)
+                response = await backend.complete(request, name)
+                replies[name, question] = response.text
+        return replies
+    finally:
+        await backend.aclose()
+
+
+@pytest.mark.skipif(COMMAND not in os.environ, reason="needs vLLM: make test-train")
+def test_vllm_gives_the_text_of_transformers(reports: list[Report], checkpoint: Path) -> None:
+    adapters = {
+        report.artefact.name: report.artefact.adapter
+        for report in reports
+        if report.artefact.card.owner
+    }
+    ours = asyncio.run(answer(Transformers(BackendOptions(model=str(checkpoint))), adapters))
+    options = BackendOptions(model=str(checkpoint), vllm_args=(*ARGUMENTS, *LORA))
+    served = asyncio.run(answer(VLLM(options), adapters))
+    assert served == ours
+    names = ["", *adapters]
+    assert len({tuple(ours[name, question] for question in QUESTIONS) for name in names}) == 3
