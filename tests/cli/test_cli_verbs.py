@@ -20,6 +20,7 @@ METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 ONE_OF_A_KIND = ("lamp4", "personamem", "prelude_summ")
 TASKS = (
     "aloe",
+    "bespoke",
     "community_alignment",
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
     *("lampqa", "locomo", "longlamp_abstract", "longlamp_email", "longlamp_review"),
