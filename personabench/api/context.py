@@ -207,6 +207,13 @@ class Context(Caller):
             sampling = msgspec.structs.replace(sampling, temperature=temperature)
         return self._with({"_attempt": attempt, "sampling": sampling})
 
+    def choosing(self) -> Context:
+        """Return this context for choosing what the model is to see, such as by a filter.
+
+        Records in its requests do not count as shown; those in requests for the answer do.
+        """
+        return self._with({"_sent": Ordered[Sent]()})
+
     def _with(self, attributes: Mapping[str, Any]) -> Context:
         """Return this context with other attributes; calls and flags are collected together."""
         context = copy.copy(self)

@@ -105,7 +105,10 @@ class ResolvedRun:
         """Warnings about the data and the roles."""
         audits = []
         if self.audit and not self.audit.is_clean:
-            audits.append(f"{self.audit.summary}; `personabench audit` shows examples")
+            audits.append(
+                f"{self.audit.summary}; `personabench audit`, with this task and data, shows "
+                "examples"
+            )
         return [*self.dataset.warnings, *audits, *self._role_warnings]
 
     @property
