@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+from collections import Counter
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -85,3 +86,9 @@ def test_the_tests_mirror_the_package() -> None:
     nested = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
     # Algorithms restated from papers, and the suites of docs/trust.md, are tests of several rooms.
     assert nested - {Path("methods"), Path("tasks"), Path("fidelity"), Path("trust")} <= folders
+
+
+def test_no_two_modules_of_the_tests_have_one_name() -> None:
+    # They are imported by their names alone; each folder may have a `conftest`.
+    names = Counter(path.stem for path in Path(__file__).parent.rglob("*.py"))
+    assert [name for name, count in names.items() if count > 1 and name != "conftest"] == []

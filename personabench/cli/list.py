@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -293,7 +294,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
         else:
             row["score"] = score
             row["status"] = summary.status
-            row["data"] = "example data" if summary.sample else summary.source
+            row["data"] = "example data" if summary.sample else _word_place(summary.source)
         rows.append(row)
 
     if not rows and not json:
@@ -307,6 +308,12 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     sources = {summary.source for summary in summaries if summary.sample}
     for source in sorted(sources):
         echo(f"example data: {source}")
+
+
+def _word_place(source: str) -> str:
+    """The place of a run's data; without the folders of another machine, which are not here."""
+    path = Path(source)
+    return path.name if path.is_absolute() and not path.exists() else source
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:

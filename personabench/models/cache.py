@@ -1,9 +1,10 @@
 """The response cache: one SQLite file with all finished calls and all users' profiles.
 
-Keys are hashes of content (`hashing.digest`), never of location or time.  Each write is its own
-transaction in WAL mode, made before the response is returned, so a killed process never pays for a
-finished call twice.  Requests are stored beside responses, so that `nearest` can explain a miss.
-Replies that answer no other call, such as unparsed ones, are in a table of their own (`Journal`).
+Keys are hashes of content (`hashing.digest`), never of location or time.  A write is a transaction
+in WAL mode, which calls that finish at the same time share, and made before the response is
+returned, so a killed process never pays for a finished call twice.  Requests are stored beside
+responses, so that `nearest` can explain a miss.  Replies that answer no other call, such as
+unparsed ones, are in a table of their own (`Journal`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +22,9 @@ from personabench.errors import DataError, RunError, UsageError
 from personabench.hashing import digest
 from personabench.models.reply import separate_thought
 from personabench.types import Request, Response, from_json, to_json
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 SCHEMA = 1
@@ -40,6 +44,7 @@ CREATE TABLE IF NOT EXISTS unfinished(
 );
 """
 
+_PUT = "INSERT OR REPLACE INTO responses VALUES(?,?,?,?,?,?)"
 
 # Columns of content, which come first; then the time, and a checksum of the content.
 COLUMNS = {
@@ -88,6 +93,7 @@ class Cache:
         except OSError as error:
             raise UsageError(f"{path.parent} cannot be created: {error.strerror}") from error
 
+        self._unwritten: list[tuple[tuple[Any, ...], asyncio.Future[None]]] = []
         # Read in this order: the newer entry wins.
         self._sources = [(path, self._db)]
         if older is not None and older.exists():
@@ -99,6 +105,7 @@ class Cache:
 
     def close(self) -> None:
         """Close the file."""
+        self._write_all()
         for _, db in self._sources:
             db.close()
 
@@ -112,9 +119,58 @@ class Cache:
 
     def put(self, key: str, model: Mapping[str, str], request: Request, response: Response) -> None:
         """Store a finished call."""
-        content = (key, to_json(dict(model)), to_json(request), to_json(response))
-        row = (*content, time.time(), _checksum(text.encode() for text in content))
-        self._write("INSERT OR REPLACE INTO responses VALUES(?,?,?,?,?,?)", row)
+        self._write(_PUT, _row(key, model, request, response))
+
+    async def store(
+        self, key: str, model: Mapping[str, str], request: Request, response: Response
+    ) -> None:
+        """Store a finished call together with those that finish in the same turn of the loop.
+
+        It is on disk when this returns.
+        """
+        # Imported late, since lists of runs need no event loop.
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        written = loop.create_future()
+        if not self._unwritten:
+            loop.call_soon(self._write_all)
+        self._unwritten.append((_row(key, model, request, response), written))
+        await written
+
+    def _write_all(self) -> None:
+        """Write the calls that wait for it, and wake their callers."""
+        waiting, self._unwritten = self._unwritten, []
+        error: Exception | None = None
+        try:
+            self._write_rows([row for row, _ in waiting])
+        except Exception as failure:
+            # Whatever it is, the callers get it: nobody else would wake them.
+            error = failure
+        for _, written in waiting:
+            if written.done():
+                continue
+            if error is None:
+                written.set_result(None)
+            else:
+                written.set_exception(error)
+
+    def _write_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        if len(rows) < 2:
+            # Its own transaction.
+            for row in rows:
+                self._write(_PUT, row)
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_PUT, rows)
+            self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise _file_error(self.path, "written", error) from error
+        finally:
+            # After an error; SQLite may have rolled back by itself.
+            if self._db.in_transaction:
+                self._db.rollback()
 
     def request(self, key: str) -> Request | None:
         """Return the request behind a key, or None."""
@@ -342,6 +398,14 @@ def _columns(db: sqlite3.Connection, table: str, schema: str) -> list[bytes]:
     """The names of a table's columns; none without the table."""
     rows = db.execute(f"PRAGMA {schema}.table_info({table})").fetchall()
     return [row[1] for row in rows]
+
+
+def _row(
+    key: str, model: Mapping[str, str], request: Request, response: Response
+) -> tuple[Any, ...]:
+    """The row of a finished call."""
+    content = (key, to_json(dict(model)), to_json(request), to_json(response))
+    return (*content, time.time(), _checksum(text.encode() for text in content))
 
 
 def _unfinished_key(run: str, work: str, key: str) -> str:

@@ -10,6 +10,7 @@ checked.
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import re
 import time
@@ -190,7 +191,7 @@ class Client:
             # Shielded: cancelling this caller must not cancel the call for the others.
             response, stored = await asyncio.shield(in_flight)
             if not stored:
-                self._store(key, request, response, accept, work)
+                await self._store(key, request, response, accept, work)
             return response, True
 
         paid = self._find_stored(key, work)
@@ -202,8 +203,12 @@ class Client:
         future: asyncio.Future[tuple[Response, bool]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            response = await self._call(self.with_allowance(request), group, flag)
-            stored = self._store(key, request, response, accept, work)
+            response, leave = await self._call(self.with_allowance(request), group, flag)
+            try:
+                stored = await self._store(key, request, response, accept, work)
+            finally:
+                # Not before: a kill loses the calls in flight alone.
+                leave()
             future.set_result((response, stored))
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BackendError("interrupted")
@@ -223,7 +228,7 @@ class Client:
             return self.cache.get(key)
         return kept
 
-    def _store(
+    async def _store(
         self,
         key: str,
         request: Request,
@@ -239,7 +244,7 @@ class Client:
             return False
         for_all = self.is_storable(request, response, accept)
         if for_all:
-            self.cache.put(key, self.backend.identity_of(request), request, response)
+            await self.cache.store(key, self.backend.identity_of(request), request, response)
         keeps = not for_all or self.policy == "refresh"
         if keeps and self.journal is not None and work:
             self.journal.put(work, key, response)
@@ -254,18 +259,19 @@ class Client:
 
     async def _call(
         self, request: Request, group: str, flag: Callable[[str], None] | None
-    ) -> Response:
-        """Call the model, with retries."""
+    ) -> tuple[Response, Callable[[], None]]:
+        """Call the model, with retries; return the response, and a function that ends the call."""
         retries = _Retries(time.monotonic())
         while True:
             attempt = _Attempt(time.monotonic())
             reserved = await self._reserve(request)
             try:
-                response = await self._try_once(request, group, attempt, retries)
+                response, leave = await self._try_once(request, group, attempt, retries)
             except TransientError as error:
                 wait = self._plan_retry(error, attempt, retries)
                 self.traffic.retries += 1
                 self.traffic.trouble = str(error)
+                self.traffic.trouble_kind = error.kind
                 if flag:
                     flag(f"retried_{error.kind}")
                 await self.sleep(wait)
@@ -277,7 +283,7 @@ class Client:
                 self.traffic.trouble = ""
                 self.limiter.answered()
                 seconds = round(self._last_answer - attempt.started, 4)
-                return msgspec.structs.replace(response, seconds=seconds)
+                return msgspec.structs.replace(response, seconds=seconds), leave
             finally:
                 # After the wait: the reservation of a call that will be retried stays in place.
                 if self.budget and self._price:
@@ -294,7 +300,7 @@ class Client:
         group: str,
         attempt: _Attempt,
         retries: _Retries,
-    ) -> Response:
+    ) -> tuple[Response, Callable[[], None]]:
         reserved_tokens = await self.limiter.enter(request)
         attempt.started = time.monotonic()
         retries.waited += attempt.started - attempt.queued
@@ -305,12 +311,12 @@ class Client:
             response = await self._interpret(request, raw)
             attempt.usage = self._usage_to_book(request, response)
             tokens_used = attempt.usage.input_tokens + attempt.usage.output_tokens
-        finally:
+            if response.finish == "interrupted":
+                raise BrokenOff(_describe_interruption(response), kind="interrupted")
+        except BaseException:
             self.limiter.leave(reserved_tokens, tokens_used)
-
-        if response.finish == "interrupted":
-            raise BrokenOff(_describe_interruption(response), kind="interrupted")
-        return response
+            raise
+        return response, functools.partial(self.limiter.leave, reserved_tokens, tokens_used)
 
     def _usage_to_book(self, request: Request, response: Response) -> Usage:
         if "usage_missing" not in response.oddities:

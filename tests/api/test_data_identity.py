@@ -36,11 +36,12 @@ GOLDEN = {
     "lamp7": "71714c624217dd07",
     "lampqa": "eb1b64e11f38efc9",
     "locomo": "d0819579d417a080",
-    "longlamp_abstract": "f4438e733bebb118",
-    "longlamp_email": "78f51a4b47b6e233",
-    "longlamp_review": "e803606cda656a9c",
-    "longlamp_topic": "dadf3c9f6eb898fb",
+    "longlamp_abstract": "b00469533701d608",
+    "longlamp_email": "9890a96deb95bf12",
+    "longlamp_review": "2a71c1e30f795dbd",
+    "longlamp_topic": "77c6f685e5e73a37",
     "longmemeval": "b28d8749b18cc7e3",
+    "penguin": "6016479fc298ab98",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
@@ -184,7 +185,7 @@ def change_letter(path: Path) -> None:
         path.write_text(json.dumps(golds))
         return
     fields = "abstract|input|instruction|text|description|content|preference"
-    field = "local_context|justification" if path.stem == "train" else fields
+    field = "local_context|justification|query" if path.stem == "train" else fields
     changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
     assert count == 1, path
     path.write_text(changed)

@@ -29,7 +29,7 @@ TASKS = (
     "personamem",
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
-    *("restraint", "usafebench"),
+    *("penguin", "restraint", "usafebench"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 DRY_TASKS = [

@@ -56,6 +56,7 @@ CONTRACTS = {
     "prelude_summ": ("Answer with the summary and nothing else",),
     "restraint": ("Write what is requested and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
+    "penguin": ("Reply to the user now.", "reply to the user."),
     "usafebench": ("Reply to the user.",),
     # The user's message is answered as it is, in any form.
     "aloe": (),

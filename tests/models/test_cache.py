@@ -1,9 +1,12 @@
+# ruff: noqa: SLF001 - the statements of the connection
 """The response cache as a file: content, keys, pruning, damage, a full disk."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,19 @@ from engine_fixtures import Jittery, headlines, make_engine
 
 from personabench.errors import DataError, RunError, UsageError
 from personabench.methods.none import NoPersonalization
+from personabench.models.backends.scripted import Scripted
 from personabench.models.cache import Cache, difference, request_key
+from personabench.models.client import Client
 from personabench.types import Message, Request, Response, Usage, to_json
 
 MODEL = {"kind": "scripted", "name": "scripted"}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    cache = Cache(tmp_path / "cache.sqlite")
+    yield cache
+    cache.close()
 
 
 def ask(content: str, **changes: int) -> Request:
@@ -294,7 +306,7 @@ def test_a_file_that_cannot_be_written_is_read(
 async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
     data = headlines(tmp_path / "data", 200)
     cache = Cache(tmp_path / "cache.sqlite")
-    database = cache._db  # noqa: SLF001  (the limit belongs to the connection)
+    database = cache._db
     pages = database.execute("PRAGMA page_count").fetchone()[0]
     database.execute(f"PRAGMA max_page_count={pages + 12}")
     backend = Jittery()
@@ -312,3 +324,87 @@ async def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> No
     assert await setup.run() and len(setup.predictions()) == 200
     setup.close()
     assert backend.asked.total() == 200 - len(done) and paid - len(done) <= 4
+
+
+async def test_calls_that_finish_together_are_on_disk_before_any_of_them_returns(
+    cache: Cache,
+) -> None:
+    statements: list[str] = []
+    cache._db.set_trace_callback(statements.append)
+
+    async def store(name: str) -> Response | None:
+        await cache.store(name, MODEL, ask(name), Response(name))
+        other = Cache(cache.path)
+        stored = other.get(name)
+        other.close()
+        return stored
+
+    names = [f"k{number}" for number in range(20)]
+    stored = await asyncio.gather(*map(store, names))
+    assert [response and response.text for response in stored] == names
+    assert statements.count("COMMIT") == 1
+    # Alone, a call does not wait for others.
+    assert await store("alone") == Response("alone")
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_stored_with_the_others(
+    cache: Cache,
+) -> None:
+    callers = [
+        asyncio.create_task(cache.store(name, MODEL, ask(name), Response(name)))
+        for name in ("dropped", "kept")
+    ]
+    await asyncio.sleep(0)
+    callers[0].cancel()
+    ended = await asyncio.gather(*callers, return_exceptions=True)
+    assert isinstance(ended[0], asyncio.CancelledError) and ended[1] is None
+    assert cache.get("dropped") == Response("dropped")
+    assert cache.get("kept") == Response("kept")
+
+
+async def test_a_failed_write_reaches_every_caller_and_leaves_no_part(cache: Cache) -> None:
+    cache._db.execute("PRAGMA max_page_count=1")
+    long = Response("x" * 500_000)
+    names = ("a", "b", "c")
+    ended = await asyncio.gather(
+        *(cache.store(name, MODEL, ask(name), long) for name in names), return_exceptions=True
+    )
+    assert [type(error) for error in ended] == [RunError] * 3
+    assert "free some space" in str(ended[0])
+    cache._db.execute("PRAGMA max_page_count=100000")
+    assert [cache.get(name) for name in names] == [None] * 3
+    await cache.store("a", MODEL, ask("a"), long)
+    assert cache.get("a") == long
+
+
+async def test_closing_writes_what_waits(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "c.sqlite")
+    caller = asyncio.create_task(cache.store("k", MODEL, ask("a"), Response("x")))
+    await asyncio.sleep(0)
+    cache.close()
+    await caller
+    again = Cache(tmp_path / "c.sqlite")
+    assert again.get("k") == Response("x")
+    again.close()
+
+
+async def test_no_call_begins_before_the_one_whose_place_it_takes_is_on_disk(cache: Cache) -> None:
+    unstored: list[int] = []
+    begun = 0
+
+    class Watched(Scripted):
+        async def complete(self, request: Request, group: str) -> Response:
+            nonlocal begun
+            begun += 1
+            with closing(sqlite3.connect(cache.path)) as other:
+                ((stored,),) = other.execute("SELECT count(*) FROM responses")
+            unstored.append(begun - stored)
+            # All calls that are in flight end in one turn of the loop.
+            await asyncio.sleep(0)
+            return await super().complete(request, group)
+
+    client = Client(Watched(), cache, concurrency=3)
+    requests = [ask(f"question {number}") for number in range(12)]
+    await asyncio.gather(*(client.complete(request, "predict", "u") for request in requests))
+    assert len(unstored) == 12
+    assert max(unstored) == 3

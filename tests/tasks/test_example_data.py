@@ -40,6 +40,7 @@ SCORED_BY_MODELS = (
     "prefdisco_warm",
     "personamem_v2_gen",
     "prefeval_gen",
+    "penguin",
     "usafebench",
     *TRAJECTORIES,
 )

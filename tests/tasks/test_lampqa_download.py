@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, serve_dataset
+from dataset_hub import COMMIT, serve_dataset
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks import lampqa

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hub_server import COMMIT, serve_dataset
+from dataset_hub import COMMIT, serve_dataset
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
