@@ -243,11 +243,12 @@ class Client:
         if self.cache is None or self.policy == "off":
             return False
         for_all = self.is_storable(request, response, accept)
-        if for_all:
-            await self.cache.store(key, self.backend.identity_of(request), request, response)
         keeps = not for_all or self.policy == "refresh"
+        # First, because the caller may be cancelled while the other write is waited for.
         if keeps and self.journal is not None and work:
             self.journal.put(work, key, response)
+        if for_all:
+            await self.cache.store(key, self.backend.identity_of(request), request, response)
         return for_all and not keeps
 
     def with_allowance(self, request: Request) -> Request:
