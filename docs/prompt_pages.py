@@ -49,11 +49,16 @@ class Case:
     sample: str
     settings: tuple[str, ...] = ()
 
+    @property
+    def history(self) -> str:
+        """The history control; a task that is a conversation has no history to shorten."""
+        return "own" if self.task == "penguin" else f"size={RECORDS}"
+
     def command(self, wording: str) -> str:
         """The command that prints the same requests."""
         words = [
             f"personabench show --dry-run --method {self.method} --task {self.task}",
-            f"--sample {self.sample} --history size={RECORDS} --wording {wording}",
+            f"--sample {self.sample} --history {self.history} --wording {wording}",
             *(f"--set {setting}" for setting in self.settings),
         ]
         return " ".join(words)
@@ -65,6 +70,7 @@ TAG = ("lamp2m", "111")
 TITLE = ("lamp5", "410")
 TWEET = ("lamp7", "610")
 REPLY = ("prefeval", "pet_ownership-000")
+DELICATE = ("penguin", "career-bb346d721be2")
 UNSAFE = ("usafebench", "safety/id_1")
 CONVERSATION = ("locomo", "locomo_0_qa0")
 
@@ -91,6 +97,7 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("rag_k", *REPLY, ("rag_k.k=2",)),
         Case("self_critic", *REPLY),
     ],
+    "raise": [Case("raise", *DELICATE, ("raise.plans=1", "raise.depth=1"))],
     "two_step": [Case("two_step", *UNSAFE)],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
     "hyperalign": [
@@ -113,6 +120,11 @@ CASES: Mapping[str, Sequence[Case]] = {
     "amem_like": [Case("amem_like", *CONVERSATION)],
     "memorybank_like": [Case("memorybank_like", *CONVERSATION)],
     "memoryos_like": [Case("memoryos_like", *CONVERSATION, ("memoryos_like.queue=0",))],
+    "mara": [Case("mara", *HEADLINE, ("mara.k=2",))],
+    "prose": [
+        Case("prose", *HEADLINE, ("prose.records=2", "prose.steps=1")),
+        Case("prose", *HEADLINE, ("prose.records=2", "prose.steps=1", "prose.verify=false")),
+    ],
     "self_recheck": [Case("rag+self_recheck", *HEADLINE, ("rag.k=2",))],
 }
 
@@ -165,7 +177,7 @@ def list_requests(case: Case, wording: WordingName) -> list[Shown]:
         tasks=[case.task],
         backend="scripted",
         assignments=list(case.settings),
-        history=f"size={RECORDS}",
+        history=case.history,
         wording=wording,
         cache="off",
     )

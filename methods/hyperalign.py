@@ -122,6 +122,7 @@ class HyPerAlign(Method):
             ctx,
             reminder=ctx.part(PROMPTS, "infer_reminder"),
             max_tokens=p.infer_max_tokens,
+            schema=_hypotheses_schema(p.max_hypotheses),
         )
         if reply is None:
             return []
@@ -142,15 +143,15 @@ class HyPerAlign(Method):
         verdicts = await asyncio.gather(
             *(self._judge(hypotheses, record, ctx) for record in validation)
         )
-        read = [verdict for verdict in verdicts if verdict is not None]
-        if not read:
+        parsed = [verdict for verdict in verdicts if verdict is not None]
+        if not parsed:
             return hypotheses
 
-        missing = len(read) * len(hypotheses) - sum(map(len, read))
+        missing = len(parsed) * len(hypotheses) - sum(map(len, parsed))
         if missing:
             ctx.flag("verdicts_missing", missing)
         support = [
-            sum(verdict.get(number, 0) for verdict in read)
+            sum(verdict.get(number, 0) for verdict in parsed)
             for number in range(1, len(hypotheses) + 1)
         ]
         # Sorting keeps the order of equals, so that ties go to the earlier hypothesis.
@@ -208,12 +209,13 @@ def _read_json_texts(text: str) -> list[str]:
 
 
 def _read_lines(text: str) -> list[str]:
-    """The bullets of a text, else its lines; a single line is prose."""
+    """The bullets of a text, else its lines; a single line, or broken JSON, is none."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     bullets = [_BULLET.sub("", line) for line in lines if _BULLET.match(line)]
     if bullets:
         return bullets
-    return lines if len(lines) > 1 else []
+    is_json = any(line[0] in '{}[]"`' for line in lines)
+    return lines if len(lines) > 1 and not is_json else []
 
 
 def read_verdicts(text: str, count: int) -> dict[int, int] | None:
@@ -225,6 +227,17 @@ def read_verdicts(text: str, count: int) -> dict[int, int] | None:
         if number is not None and 1 <= number <= count and word in SUPPORT:
             verdicts.setdefault(number, SUPPORT[word])
     return verdicts or None
+
+
+def _hypotheses_schema(count: int) -> Mapping[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "hypotheses": {"type": "array", "items": {"type": "string"}, "maxItems": count}
+        },
+        "required": ["hypotheses"],
+        "additionalProperties": False,
+    }
 
 
 def _verdict_schema(count: int) -> Mapping[str, Any]:

@@ -13,21 +13,30 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from personabench import Context, Message, Method, PromptFile, Record, Sample, User
-from personabench.methods.memory_parts import ATTEMPTS
+from personabench.hashing import fold_text
+from personabench.methods.memory_parts import (
+    ATTEMPTS,
+    TEXT,
+    list_schema,
+    object_schema,
+    read_text,
+)
 from personabench.methods.vectors import compute_cosines
 from personabench.metrics.edits import measure_edit
 from personabench.models.json_reply import JsonScanner
 
 PROMPTS = PromptFile(__file__, "prose.prompts.toml")
-# Verdicts of a check, from contradiction to confirmation; the longer words first.
+# The first is that of a dry run, which then makes all checks that a real one may make.
 VERDICTS = {
-    "strongly confirms": 2,
     "somewhat confirms": 1,
+    "strongly confirms": 2,
     "neutral": 0,
     "somewhat contradicts": -1,
     "strongly contradicts": -2,
 }
 _VERDICT = re.compile("|".join(VERDICTS), re.IGNORECASE)
+_VERDICT_SCHEMA = object_schema(verdict={"type": "string", "enum": list(VERDICTS)})
+_VERDICT_TOKENS = 24
 # A mean beyond this after two texts needs no further one.
 _CLEAR = 1.5
 _BULLET = re.compile(r"\A\s*(?:[-*•]|\d+[.)])\s*")
@@ -55,6 +64,7 @@ class Prose(Method):
     designed_for = ()
     needs = ("history", "precedents", "texts")
     prompts = (PROMPTS,)
+    paper_settings = {"steps": [3, 4], "threshold": [0.25, 0.5]}
 
     @dataclass(frozen=True)
     class Params:
@@ -62,6 +72,7 @@ class Prose(Method):
 
         steps: the most refinements of a record's candidate; 0 infers from the texts alone, without
             a candidate.
+        parts: the most preferences that a record may give.
         verify: check each preference against texts; threshold: the mean verdict, from -2 to 2, that
             it has to exceed.
         icl: show the similar records beside the preferences.
@@ -72,6 +83,7 @@ class Prose(Method):
         records: int = 8
         k: int = 3
         steps: int = 3
+        parts: int = 8
         verify: bool = True
         threshold: float = 0.25
         icl: bool = False
@@ -79,7 +91,7 @@ class Prose(Method):
         max_tokens: int = 256
 
         def __post_init__(self) -> None:
-            for name, minimum in {"records": 1, "k": 1, "steps": 0}.items():
+            for name, minimum in {"records": 1, "k": 1, "steps": 0, "parts": 1}.items():
                 if getattr(self, name) < minimum:
                     raise ValueError(
                         f"{name} must be at least {minimum}, not {getattr(self, name)}"
@@ -107,22 +119,24 @@ class Prose(Method):
 
     async def predict(self, sample: Sample, state: Mapping[str, Any] | None, ctx: Context) -> str:
         by_id = {record.id: record for record in sample.history}
+        query = ctx.task.query_text(sample)
         rows = state["demonstrations"] if state else []
         known = [
             Demonstration(
                 row["id"], row["content"], by_id[row["id"]].response, tuple(row["components"])
             )
             for row in rows
-            if row["id"] in by_id
+            # A record of the same task would give its answer away.
+            if row["id"] in by_id and fold_text(row["content"]) != fold_text(query)
         ]
         if not known:
             ctx.flag("empty_profile")
             return await ctx.answer(sample)
 
-        similar = await self._find_similar(ctx.task.query_text(sample), known, ctx)
+        similar = await self._find_similar(query, known, ctx)
         # In the order of time, so that questions with the same records share the call.
         shared = _merge([one for one in known if one in similar])
-        preferences = await self._coalesce(shared, ctx)
+        preferences = await self._coalesce(shared, ctx.shared())
         ctx.cite([one.id for one in similar])
         notes = ctx.part(PROMPTS, "notes", preferences=preferences) if preferences else ""
         records = [by_id[one.id] for one in similar] if self.params.icl else []
@@ -138,7 +152,7 @@ class Prose(Method):
         """The text with its preferences, and the distance of the last candidate from it."""
         preferences = await self._coalesce(shared, ctx)
         refined, distance = await self._refine(opened, preferences, ctx)
-        components = shared
+        components = list(shared[: self.params.parts])
         if refined != preferences:
             components = await self._break_down(refined, ctx)
         if self.params.verify:
@@ -217,6 +231,9 @@ class Prose(Method):
             reply = await ctx.complete(
                 messages,
                 max_tokens=self.params.max_tokens,
+                schema=object_schema(
+                    preferences=list_schema(object_schema(text=TEXT), self.params.parts)
+                ),
                 repeat=attempt,
                 attempt=attempt,
                 attempts=ATTEMPTS,
@@ -227,7 +244,7 @@ class Prose(Method):
                 ctx.flag("break_down_unparsed")
         if parts is None:
             parts = [_BULLET.sub("", line).strip() for line in preferences.splitlines()]
-        return list(dict.fromkeys(part for part in parts if part))
+        return list(dict.fromkeys(part for part in parts if part))[: self.params.parts]
 
     async def _confirm(
         self, components: Sequence[str], texts: Sequence[Demonstration], ctx: Context
@@ -250,11 +267,12 @@ class Prose(Method):
 
     async def _check(self, component: str, text: str, ctx: Context) -> int | None:
         """The verdict on a component by a text; None after two replies without one."""
-        messages = self._fit(ctx, "verify", 16, preference=component, text=text)
+        messages = self._fit(ctx, "verify", _VERDICT_TOKENS, preference=component, text=text)
         for attempt in range(ATTEMPTS):
             reply = await ctx.complete(
                 messages,
-                max_tokens=16,
+                max_tokens=_VERDICT_TOKENS,
+                schema=_VERDICT_SCHEMA,
                 repeat=attempt,
                 attempt=attempt,
                 attempts=ATTEMPTS,
@@ -306,9 +324,12 @@ def _list_lines(components: Sequence[str]) -> str:
 
 
 def _read_list(reply: str) -> list[str] | None:
-    """The first JSON list of texts in a reply; None without one."""
+    """The first JSON list of texts, or of objects with a `text`, in a reply; None without one."""
     for listed in JsonScanner(reply).read_all():
-        if isinstance(listed, list) and all(isinstance(text, str) for text in listed):
-            texts = [" ".join(text.split()) for text in listed]
+        if not isinstance(listed, list):
+            continue
+        rows = [row.get("text") if isinstance(row, dict) else row for row in listed]
+        if all(isinstance(row, str) for row in rows):
+            texts = [read_text(row) for row in rows]
             return [text for text in texts if text]
     return None

@@ -34,7 +34,7 @@ class Summary(Method):
         "2310.20081"
     )
     needs = ("history",)
-    designed_for = ("lamp*",)
+    designed_for = ("lamp[1-7]*",)
     prompts = (PROMPTS,)
 
     @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SummaryRetrieved(Method):
         "2310.20081"
     )
     needs = ("history",)
-    designed_for = ("lamp*",)
+    designed_for = ("lamp[1-7]*",)
     uses_profiler = True
     prompts = (PROMPTS,)
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
-from personabench.api import defaults, prompts
+from personabench.api import defaults, inquiry, prompts
 from personabench.errors import visible
 from personabench.leaderboard import formats
 from personabench.methods import (
@@ -22,6 +22,7 @@ from personabench.methods import (
     fermi,
     hyperalign,
     k_lamp,
+    raise_,
     summary,
     trivial,
 )
@@ -50,6 +51,8 @@ from personabench.tasks.lamp import forms, records, scoring
 from personabench.tasks.lampqa import judging as lampqa_judging
 from personabench.tasks.locomo import judging as locomo
 from personabench.tasks.longmemeval import judging as longmemeval
+from personabench.tasks.penguin import files as penguin_files
+from personabench.tasks.penguin import judging as penguin
 from personabench.tasks.personamem import scoring as personamem
 from personabench.tasks.personamem_v2 import files as personamem_v2_files
 from personabench.tasks.personamem_v2 import judging as personamem_v2_judging
@@ -58,7 +61,10 @@ from personabench.tasks.prefdisco import conversation, grading, wording
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.tasks.prefeval import judging as prefeval
 from personabench.tasks.prelude import rules, user
+from personabench.tasks.restraint import cases as restraint_cases
+from personabench.tasks.restraint import judging as restraint
 from personabench.tasks.reviews import wording as reviews
+from personabench.tasks.usafebench import judging as usafebench
 from personabench.types import moment
 
 Reader = Callable[[str], Any]
@@ -110,6 +116,9 @@ READERS: Mapping[str, Reader] = {
     "rpm.find_marked_answer": replies.find_marked_answer,
     "rpm.to_whole_number": replies.to_whole_number,
     "rpm.tokens": factors._tokens,
+    "raise.read_reward": raise_.read_reward,
+    "raise.rating": lambda content: raise_._RATING.search(content),
+    "inquiry.read_inquiry": inquiry.read_inquiry,
     "hyperalign.read_hypotheses": hyperalign.read_hypotheses,
     "hyperalign.read_verdicts": lambda content: hyperalign.read_verdicts(content, 5),
     "fermi.read_prompts": fermi.read_prompts,
@@ -137,6 +146,9 @@ READERS: Mapping[str, Reader] = {
     "locomo.read_verdict": locomo.read_verdict,
     "longmemeval.read_verdict": longmemeval.read_verdict,
     "prefeval.read_answer": prefeval.read_answer,
+    "penguin.read_scores": penguin.read_scores,
+    "restraint.read_answers": lambda content: restraint.read_answers(content, 2),
+    "usafebench.read_verdict": usafebench.read_verdict,
     "personamem_v2.read_verdict": personamem_v2_judging.read_verdict,
     "prefdisco.parse_grade": grading.parse_grade,
     "prefdisco.compare_letter": lambda content: grading.compare_result(OPTIONS, content),
@@ -159,6 +171,8 @@ READERS: Mapping[str, Reader] = {
     "personamem_v2.repeats": lambda content: personamem_v2.repeats(content, content[::-1]),
     "personamem_v2.read_query": personamem_v2_files.read_query,
     "personamem_v2.read_snippet": personamem_v2_files.read_snippet,
+    "penguin.normalise_name": penguin_files.normalise_name,
+    "restraint.fold": restraint_cases.fold,
     "prelude.parse_decision": user.parse_decision,
     "prelude.clean_rewrite": user.clean_rewrite,
     "prelude.rules": _rules,

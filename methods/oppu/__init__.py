@@ -100,6 +100,12 @@ class Oppu(TrainedMethod):
     def needs_user(self) -> bool:
         return bool(self.params.stage == 2)
 
+    def count_steps(self, records: int) -> int:
+        if records < self.params.min_records:
+            return 0
+        steps: int = -(-records // self.params.batch) * self.params.epochs
+        return steps
+
     async def train(self, corpus: Corpus, ctx: TrainContext) -> Trained:
         exchanges = []
         for sample in corpus.samples:

@@ -20,7 +20,7 @@ import msgspec
 
 from personabench.errors import DataError, UsageError
 from personabench.hashing import digest
-from personabench.models.backends.adapters import ADAPTER, SERVED, adapter_folder
+from personabench.models.backends.adapters import ADAPTER, SERVED, STEERING, VECTOR, adapter_folder
 from personabench.types import Sample
 
 CARD = "card.json"
@@ -28,11 +28,13 @@ SEEN = "records.json"
 _TEMPORARY = ".tmp"
 _PLAIN = re.compile(r"[\w+-][\w.+-]{0,79}", re.ASCII)
 
-Kind = Literal["lora", "none"]
+Kind = Literal["lora", "steering_vector", "none"]
 
 __all__ = [
     "ADAPTER",
     "SERVED",
+    "STEERING",
+    "VECTOR",
     "Artefact",
     "ArtefactStore",
     "Artefacts",
@@ -63,7 +65,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """What an artefact is and what it was made of.
 
     Attributes:
-        kind: "lora", or "none" if there was too little to train on.
+        kind: "lora", "steering_vector", or "none" if there was too little to train on.
         method, fingerprint: the method, and the hash of everything but the records.
         owner: the user whose history it was trained on; empty for a corpus.
         base: name and hash of the base model.

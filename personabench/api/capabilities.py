@@ -96,6 +96,10 @@ CAPABILITIES: Mapping[str, Capability] = MappingProxyType(
             "a conversation leads to the answer",
             "it is not a conversation",
         ),
+        "inquiry": Capability(
+            "attributes of the user can be asked for by name in the conversation",
+            "its users cannot be asked for their attributes",
+        ),
         "texts": Capability(
             "answers are free text",
             "its answers are labels, never texts",

@@ -141,9 +141,8 @@ class WrappedContext(Context):
             if not wrapper.acts("select") or not kept:
                 continue
             self.selections += 1
-            chosen = await wrapper.select(
-                self._sample, [texts[position] for position in kept], self._plain
-            )
+            offered = [texts[position] for position in kept]
+            chosen = await wrapper.select(self._sample, offered, self._plain.choosing())
             inside = {position for position in chosen if 0 <= position < len(kept)}
             kept = [kept[position] for position in sorted(inside)]
         return kept
@@ -251,7 +250,7 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
         "wrapper_classes": wrappers,
         "Params": _join_params(base, wrappers),
         # The source hash of a class follows its bases, of which the wrappers are none.
-        "code": digest([[cls.name, cls.version, source_hash(cls)] for cls in wrappers]),
+        "code": digest([getattr(base, "code", ""), *map(_identify_wrapper, wrappers)]),
         "__doc__": _describe(base, wrappers),
         "__module__": _choose_module(base, wrappers),
     }
@@ -289,6 +288,10 @@ def _check_fit(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> None:
                 f"method {name}: {wrapper.name} chooses among retrieved records, and "
                 f"'{base.name}' uses no history; wrap a method that retrieves, such as a memory"
             )
+
+
+def _identify_wrapper(wrapper: type[Wrapper]) -> list[Any]:
+    return [wrapper.name, wrapper.version, source_hash(wrapper)]
 
 
 def _list_prompts(

@@ -207,6 +207,13 @@ class Context(Caller):
             sampling = msgspec.structs.replace(sampling, temperature=temperature)
         return self._with({"_attempt": attempt, "sampling": sampling})
 
+    def choosing(self) -> Context:
+        """Return this context for choosing what the model is to see, such as by a filter.
+
+        Records in its requests do not count as shown; those in requests for the answer do.
+        """
+        return self._with({"_sent": Ordered[Sent]()})
+
     def _with(self, attributes: Mapping[str, Any]) -> Context:
         """Return this context with other attributes; calls and flags are collected together."""
         context = copy.copy(self)
@@ -224,15 +231,21 @@ class Context(Caller):
             DataError: its files are damaged.
         """
         if self._artefacts is None:
-            raise UsageError("artefacts of training exist in runs of a `TrainedMethod` only")
+            raise UsageError(
+                "it answers with what `personabench train` made, which only runs find, and no check"
+            )
         if stage == "base":
             return self._artefacts.base(sample)
         return self._artefacts.user(sample)
 
-    def using(self, artefact: Artefact) -> Context:
-        """Return this context with the adapter of an artefact in front of the model."""
-        self._client.backend.add_adapter(artefact.name, artefact.adapter)
-        return self._with({"_adapter": artefact.name})
+    def using(self, artefact: Artefact, scale: float = 1.0) -> Context:
+        """Return this context with an artefact in front of the model.
+
+        `scale` is the strength of a steering vector; an adapter has 1.
+        """
+        name = artefact.name if scale == 1 else f"{artefact.name}x{scale:g}"
+        self._client.backend.add_adapter(name, artefact.adapter, scale)
+        return self._with({"_adapter": name})
 
     def _choose_adapter(self) -> str | msgspec.UnsetType:
         """The adapter of a call: an artefact's, or the one that the options name for the user."""
@@ -585,4 +598,6 @@ def _profiler_attributes(profiler: Profiler) -> dict[str, Any]:
         "tokens": client.tokens,
         "_prompts": prompts,
         "is_profiler": True,
+        # An artefact belongs to the model under test.
+        "_adapter": msgspec.UNSET,
     }

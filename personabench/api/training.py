@@ -34,7 +34,12 @@ from personabench.api.contracts import Contract, guard_methods
 from personabench.api.method import Method
 from personabench.api.wording import Wording, WordingView
 from personabench.errors import UsageError
-from personabench.models.backends.hf_transformers import load_checkpoint, tokenize_prompt
+from personabench.models.backends.hf_transformers import (
+    decoder_layers,
+    generate,
+    load_checkpoint,
+    tokenize_prompt,
+)
 from personabench.models.tokens import EstimatedTokens
 from personabench.retrieval.search import search
 from personabench.types import Message, Record, Sample, User
@@ -45,6 +50,8 @@ __all__ = [
     "TrainContext",
     "Trained",
     "TrainedMethod",
+    "decoder_layers",
+    "generate",
     "load_checkpoint",
     "tokenize_prompt",
 ]
@@ -202,10 +209,12 @@ class TrainedMethod(Method):
     """A method with artefacts of training.
 
     Attributes:
+        kind: of its artefacts, which the backend has to serve.
         external: True: without its artefacts it cannot run.
         inference_params: parameters that training does not depend on.
     """
 
+    kind: ClassVar[Kind] = "lora"
     external: ClassVar[bool] = True
     inference_params: ClassVar[Sequence[str]] = ()
 
@@ -221,6 +230,10 @@ class TrainedMethod(Method):
     def needs_user(self) -> bool:
         """Whether answers need artefacts of users."""
         return True
+
+    def count_steps(self, records: int) -> int:
+        """The updates of a user's training on so many records, for dry runs."""
+        return 0
 
     async def train(self, corpus: Corpus, ctx: TrainContext) -> Trained:
         """Train the population stage, once."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from personabench.run.quiet import WITHHELD
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
@@ -159,10 +161,16 @@ def _detail(counts: Progress, client: Client) -> str:
     if counts.failed:
         parts.append(f"{counts.failed} failed")
     if traffic.trouble:
-        parts.append(f"the last error: {traffic.trouble}")
+        parts.append(f"the last error: {_describe_trouble(counts, client)}")
     if counts.stopping and counts.before + counts.done < counts.total:
         parts = ["stopping after the calls in flight; press Ctrl-C again to drop them"]
     return ", ".join(parts)
+
+
+def _describe_trouble(counts: Progress, client: Client) -> str:
+    """The error of the last retry; its kind alone for a task whose texts it might quote."""
+    traffic = client.traffic
+    return f"{traffic.trouble_kind}; {WITHHELD}" if counts.sensitive else traffic.trouble
 
 
 @contextlib.contextmanager

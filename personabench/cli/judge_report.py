@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 @grouped
 def judge_report(
     arguments: Judge,
-    files: Annotated[
-        list[Path] | None,
+    names: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="Verdicts of `personabench judge`, or judgements of a run.",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
+            help="Verdicts of `personabench judge`, judgements of a run, or the run: its folder, "
+            "the first characters of its id, or 'last'.",
+            metavar="FILE|RUN",
+            show_default=False,
         ),
     ] = None,
     labels: Annotated[
@@ -86,10 +86,10 @@ def judge_report(
 
     from personabench.results.locate import search_data_in
 
-    if not files and not steering:
+    if not names and not steering:
         raise UsageError("name a file of verdicts or judgements, or give --steering with a judge")
     search_data_in(data or [])
-    files = files or []
+    files = [_find_file(name, results) for name in names or []]
     if ask is not None and len(files) != 1:
         raise UsageError("--ask writes the answers of one file of judgements; name one")
     reports = {str(path): _report(path, labels, ask, count, task) for path in files}
@@ -113,6 +113,25 @@ def judge_report(
             console.print(f"  {line}", markup=False)
     for line in steering_lines(steered):
         console.print(line, markup=False)
+
+
+def _find_file(name: str, results: Path) -> Path:
+    """The file of that name, or the judgements of a run by its judge.
+
+    Raises:
+        UsageError: there is neither, or the run has no judge.
+    """
+    from personabench.results.index import find_run
+
+    if Path(name).is_file():
+        return Path(name)
+    if name.endswith(".jsonl"):
+        raise UsageError(f"{name}: no such file of verdicts or judgements")
+    folder = find_run(name, results)
+    judge = folder.summary().judge if folder.summary_path.exists() else None
+    if not judge:
+        raise UsageError(f"{folder.path} has no judge; name a run with --judge-model, or a file")
+    return folder.judgements_path(judge)
 
 
 def _report(

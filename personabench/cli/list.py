@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -170,13 +171,15 @@ def _format_matrix(cells: Sequence[Cell], width: int) -> Iterator[str]:
     blank = " " * method_width
     for block in _split_columns(tasks, width - method_width):
         heading = " ".join([blank, *block])
-        yield heading.rstrip()
+        # A long name of one task takes the room above the methods as well.
+        yield heading.rstrip() if len(heading) <= width else block[0].rjust(width)
+        room = max(width - method_width - 1, 1)
 
         for method in methods:
             texts = [method.ljust(method_width)]
             for task in block:
                 symbol = symbols[method, task]
-                texts.append(symbol.center(len(task)))
+                texts.append(symbol.center(min(len(task), room)))
             row = " ".join(texts)
             yield row.rstrip()
         yield ""
@@ -291,7 +294,7 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
         else:
             row["score"] = score
             row["status"] = summary.status
-            row["data"] = "example data" if summary.sample else summary.source
+            row["data"] = "example data" if summary.sample else _word_place(summary.source)
         rows.append(row)
 
     if not rows and not json:
@@ -305,6 +308,12 @@ def runs(results: Results = RESULTS, json: Json = False) -> None:
     sources = {summary.source for summary in summaries if summary.sample}
     for source in sorted(sources):
         echo(f"example data: {source}")
+
+
+def _word_place(source: str) -> str:
+    """The place of a run's data; without the folders of another machine, which are not here."""
+    path = Path(source)
+    return path.name if path.is_absolute() and not path.exists() else source
 
 
 def _print_rows(rows: Sequence[dict[str, Any]], json: bool) -> None:

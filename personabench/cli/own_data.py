@@ -239,6 +239,8 @@ def _check(declaration: Declaration) -> str:
     if not declaration.has_history:
         return f"{counts}, without records of their past"
     sizes = sorted(users.values())
+    if sizes[0] == sizes[-1]:
+        return f"{counts}, who have {sizes[0]} record{'s' * (sizes[0] != 1)} each"
     return f"{counts}, who have {sizes[0]} to {sizes[-1]} records"
 
 

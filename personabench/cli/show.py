@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from personabench.leaderboard.mask import Mask
     from personabench.results.index import Run
     from personabench.results.run_folder import RunFolder
+    from personabench.results.summary import Summary
     from personabench.run.options import Options
 
 
@@ -295,10 +296,12 @@ def _print_run(run: Run, mask: Mask | None = None) -> None:
     console = screen()
     print_boards(boards([run], options=BoardOptions(mask=mask)), console)
     summary = to_dict(run.summary)
-    rows = {
-        name: summary[name]
-        for name in ("status", "params", "history", "sampling", "seed", "parse_failures")
-    }
+    rows = {name: summary[name] for name in ("status", "params", "history")}
+    rows["sampling"] = _word_sampling(summary["sampling"])
+    rows["seed"] = summary["seed"]
+    rows |= {"judge": _word_judge(run.summary)} if run.summary.judge else {}
+    rows["failures"] = _count_failures(run.summary)
+    rows["parse_failures"] = summary["parse_failures"]
     rows["counters"] = {name: amount for name, amount in summary["counters"].items() if amount}
     rows |= {f"{phase} calls": _word_usage(usage) for phase, usage in summary["usage"].items()}
     rows |= {
@@ -314,6 +317,48 @@ def _print_run(run: Run, mask: Mask | None = None) -> None:
     console.print()
     for name, value in rows.items():
         console.print(f" {name:15} {_plainly(value)}".rstrip(), markup=False, soft_wrap=True)
+
+
+def _word_sampling(sampling: dict[str, Any]) -> dict[str, Any]:
+    """The options of decoding; an allowance that nobody chose is the task's, phase by phase."""
+    chosen = sampling["max_tokens"]
+    return sampling | {"max_tokens": chosen or "of the task, below with the calls of each phase"}
+
+
+def _word_judge(summary: Summary) -> str:
+    """The judge of a run, its prompt, and the rubric that it scored by."""
+    parts = [summary.judged_by or str(summary.judge)[:8]]
+    role = summary.roles.get("judge")
+    if role is not None:
+        facts = {name: fact for name, fact in role.identity.items() if name != "name"}
+        parts.append(_plainly(facts))
+    rubric = summary.provenance.get("rubric")
+    if rubric:
+        low, high = rubric["scale"]
+        parts.append(f"rubric {rubric['name']}, {low} to {high}")
+        for name, criterion in rubric["criteria"].items():
+            is_weighted = isinstance(criterion, dict)
+            question = criterion["question"] if is_weighted else criterion
+            weight = criterion.get("weight", 1) if is_weighted else 1
+            parts.append(f"{name} (weight {weight:g}): {question}")
+        parts.append(f"sees {', '.join(rubric['shows'])}")
+    return "; ".join(parts)
+
+
+def _count_failures(summary: Summary) -> dict[str, Any]:
+    """What went wrong, zeros included: that nothing failed is to be seen as well."""
+    counters = summary.counters
+    failures = {
+        "samples failed": counters.get("request_errors", 0),
+        "owed": summary.owed,
+        "unparsed": counters.get("parse_failures", 0),
+        "empty": counters.get("empty_output", 0),
+        "truncated": counters.get("truncated", 0),
+        "refused": counters.get("refused", 0),
+    }
+    if summary.judge:
+        failures |= {"unjudged": counters.get("unjudged", 0), "judge errors": summary.judge_errors}
+    return failures
 
 
 def _word_usage(usage: dict[str, Any]) -> dict[str, Any]:

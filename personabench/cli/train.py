@@ -111,11 +111,15 @@ def _execute(options: Options, *, dry_run: bool, json: bool) -> None:
 
 
 async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
+    import signal
+
     from personabench.models.backends.hf_transformers import choose_device
     from personabench.run.resolve import resolve
     from personabench.run.session import identified_models
-    from personabench.run.training import Trainings
+    from personabench.run.training import Trainings, summarize
 
+    # An event loop would wait for the training to end, which never returns to it meanwhile.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows: list[dict[str, Any]] = []
     async with identified_models(options) as (model, _):
         for run in resolve(options, model):
@@ -130,7 +134,10 @@ async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
                 training, options.backend_options.model, choose_device(), _print_report
             )
             reports = await trainings.execute(run.positions)
-            rows.append({**summarize(reports), "folder": str(training.store.root)})
+            artefacts = [report.artefact for report in reports]
+            trained = sum(not report.reused for report in reports)
+            folder = str(training.store.root)
+            rows.append({**summarize(artefacts), "trained": trained, "folder": folder})
     for row in rows:
         if json:
             continue
@@ -160,34 +167,25 @@ def _print_report(report: Report) -> None:
     )
 
 
-def summarize(reports: Sequence[Report]) -> dict[str, Any]:
-    """The figures of a training: users, seconds, numbers and bytes per user."""
-    artefacts = [report.artefact for report in reports if report.artefact.card.owner]
-    adapters = [artefact for artefact in artefacts if artefact.card.kind == "lora"]
-    seconds = sorted(artefact.card.seconds for artefact in adapters)
-    last = max(0, -(-95 * len(seconds) // 100) - 1)
-    count = max(1, len(adapters))
-    return {
-        "users": len(artefacts),
-        "trained": sum(not report.reused for report in reports),
-        "without_adapter": len(artefacts) - len(adapters),
-        "seconds_mean": round(sum(seconds) / count, 2),
-        "seconds_p95": round(seconds[last], 2) if seconds else 0.0,
-        "parameters": max((artefact.card.parameters for artefact in adapters), default=0),
-        "bytes": round(sum(artefact.size for artefact in adapters) / count),
-        "records": round(sum(artefact.card.records for artefact in adapters) / count, 1),
-    }
-
-
 def _count_work(training: Training, positions: Sequence[int]) -> dict[str, Any]:
-    """The users and records of a training, and those whose artefacts exist."""
+    """The users, records and updates of a training, and the users whose artefacts exist.
+
+    Tokens are those of the records once, estimated, without the words of requests.
+    """
+    from personabench.models.tokens import EstimatedTokens
+
     trainees = list(training.trainees(positions))
+    tokens = EstimatedTokens()
+    records = [record for trainee in trainees for record in trainee.history]
+    method = training.method
     finished = [trainee for trainee in trainees if training.is_trained(trainee.owner, trainee.key)]
     corpus = training.corpus
     return {
         "users": len(trainees),
         "finished": len(finished),
-        "records": sum(len(trainee.history) for trainee in trainees),
+        "records": len(records),
+        "tokens": sum(tokens.count(training.task.describe(record)) for record in records),
+        "steps": sum(method.count_steps(len(trainee.history)) for trainee in trainees),
         "corpus_samples": 0 if corpus is None else len(corpus.index()),
         "folder": str(Path(training.store.root)),
     }

@@ -277,7 +277,33 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
     if privileged:
         notes.append(f"Oracle, sees what a method must not: {', '.join(privileged)}.")
     notes += dict.fromkeys(_describe_card(label, run) for label, run in runs if is_imported(run))
+    notes += dict.fromkeys(
+        _describe_training(label, run)
+        for label, run in runs
+        if "training" in run.summary.provenance
+    )
     return notes
+
+
+def _describe_training(label: str, run: Run) -> str:
+    """Say what a row was trained on, and what an adapter takes; see `personabench.run.training`."""
+    facts = run.summary.provenance["training"]
+    clauses = []
+    if facts["corpus_samples"]:
+        clauses.append(
+            f"the task on {facts['corpus_samples']:,} samples of {facts['corpus_users']:,} other "
+            "users"
+        )
+    adapters = facts["users"] - facts["without_adapter"]
+    if adapters:
+        clauses.append(
+            f"{adapters:,} users on {facts['records']:,.1f} records each: {facts['parameters']:,} "
+            f"parameters, {facts['bytes'] / 1e6:.2f} MB and {facts['seconds_mean']:,.1f} s per "
+            f"user (95th percentile {facts['seconds_p95']:,.1f} s)"
+        )
+    if facts["without_adapter"]:
+        clauses.append(f"{facts['without_adapter']:,} users have no adapter")
+    return f"Trained: {label}: {'; '.join(clauses) or 'nothing'}."
 
 
 def _describe_card(label: str, run: Run) -> str:

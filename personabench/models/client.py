@@ -272,6 +272,7 @@ class Client:
                 wait = self._plan_retry(error, attempt, retries)
                 self.traffic.retries += 1
                 self.traffic.trouble = str(error)
+                self.traffic.trouble_kind = error.kind
                 if flag:
                     flag(f"retried_{error.kind}")
                 await self.sleep(wait)

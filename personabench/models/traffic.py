@@ -33,7 +33,7 @@ class Traffic:
 
     Attributes:
         by_phase: the paid calls of each phase.
-        trouble: the error of the last retry, until a call succeeds.
+        trouble: the error of the last retry, until a call succeeds; trouble_kind: its kind alone.
     """
 
     paid: int = 0
@@ -42,6 +42,7 @@ class Traffic:
     output_tokens: int = 0
     retries: int = 0
     trouble: str = ""
+    trouble_kind: str = ""
     by_phase: dict[Phase, PhaseTraffic] = field(default_factory=dict)
 
     def book(self, phase: Phase, request: Request, response: Response, *, cached: bool) -> None:

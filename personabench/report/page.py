@@ -161,6 +161,8 @@ def _write(file: IO[str], groups: Sequence[Group], cache: Cache | None, budget: 
         # Bytes that a small group does not use are left to the later ones.
         share = remaining // (len(groups) - number)
         title = f"{described[number]['task']} on {described[number]['model']}"
+        if described[number]["apart"]:
+            title += f" ({described[number]['apart']})"
         used, group_remarks = _write_samples(file, group, number, title, cache, share)
         remaining -= used
         remarks += group_remarks

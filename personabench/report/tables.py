@@ -81,6 +81,7 @@ def describe(group: Group, number: int) -> dict[str, Any]:
         "split": f"{summary.separation}/{summary.split}",
         "subject": summary.subject,
         "scale": _rubric_scale(runs),
+        "judges": list(group.board.judges),
         "model": summary.model,
         "source": summary.source,
         "data_hash": summary.data_hash,

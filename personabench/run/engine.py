@@ -163,7 +163,11 @@ class Engine:
         done = self._read_rounds(refresh) if self._online else self._read_predictions(refresh)
         index = self.dataset.index()
         pending = [position for position in positions if index[position][0] not in done]
-        self.progress = Progress(total=len(positions), before=len(positions) - len(pending))
+        self.progress = Progress(
+            total=len(positions),
+            before=len(positions) - len(pending),
+            sensitive=self.task.sensitive,
+        )
         return pending
 
     def _read_predictions(self, refresh: RefreshState | None) -> set[str]:

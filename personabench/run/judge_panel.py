@@ -165,7 +165,10 @@ def _open_run(folder: RunFolder, limit: int | None) -> _Answers:
     if task is None or dataset is None:
         raise UsageError(f"{folder.path}: {explain_missing_data(task, summary)}")
     if not isinstance(task, JudgedTask):
-        raise UsageError(f"{folder.path}: answers of {task.name} are not assessed by a judge")
+        raise UsageError(
+            f"{folder.path}: {task.name} has no judge of its own; the judge of a rubric file is "
+            "compared with labels by `personabench judge-report`"
+        )
 
     answered = {line.sample_id for line in folder.iter_predictions() if line.error is None}
     positions = [

@@ -148,6 +148,7 @@ async def judge(
         dataset = without_control(dataset)
     progress = progress or Progress()
     progress.total = len(positions)
+    progress.sensitive = task.sensitive
     predictions = folder.ordered_predictions(index[position][0] for position in positions)
     pending: Iterator[tuple[int, Prediction | None]] = zip(positions, predictions, strict=True)
 

@@ -35,6 +35,7 @@ class Progress:
 
     Attributes:
         command: all runs of the command, of which this is one.
+        sensitive: errors are shown without their words, which may quote a text of the task.
         score: describes the primary metric so far; None if nothing computes it.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     stopping: bool = False
     dropped: bool = False
     first_failure: str = ""
+    sensitive: bool = False
     started: float = field(default_factory=time.monotonic)
     command: CommandProgress | None = None
     score: Callable[[], str] | None = None

@@ -105,7 +105,10 @@ class ResolvedRun:
         """Warnings about the data and the roles."""
         audits = []
         if self.audit and not self.audit.is_clean:
-            audits.append(f"{self.audit.summary}; `personabench audit` shows examples")
+            audits.append(
+                f"{self.audit.summary}; `personabench audit`, with this task and data, shows "
+                "examples"
+            )
         return [*self.dataset.warnings, *audits, *self._role_warnings]
 
     @property
@@ -373,10 +376,11 @@ class _Resolver:
             self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
-        if isinstance(method, TrainedMethod) and not self.backend.serves_adapters:
+        if isinstance(method, TrainedMethod) and method.kind not in self.backend.serves:
             self.refusals.append(
-                f"method {method.name} answers through adapters, which backend "
-                f"'{self.options.backend}' does not serve; use --backend transformers or vllm"
+                f"method {method.name} answers through artefacts of kind '{method.kind}', which "
+                f"backend '{self.options.backend}' does not serve; use --backend transformers"
+                + (" or vllm" if method.kind == "lora" else "")
             )
             return
 
@@ -438,7 +442,10 @@ class _Resolver:
     ) -> Training | None:
         if not isinstance(method, TrainedMethod):
             return None
-        return Training(task, dataset, method, spec, self.options.data, self.options.results)
+        results = self.options.results
+        if self.options.shard:
+            results = self.options.shard.whole(results)
+        return Training(task, dataset, method, spec, self.options.data, results)
 
     def _resolve_prompts(self, method_class: type[Method], default: WordingName) -> Prompts:
         # A rule sends no request that could be worded.

@@ -142,7 +142,7 @@ async def run(
             jobs = resolve_jobs()
             for job in jobs:
                 if job.training:
-                    job.training.require(job.positions)
+                    job.training.require(_list_unanswered(job))
             # Only now: a command with wrong options must not create files.
             if session is None:
                 cache = open_cache(options)
@@ -401,6 +401,7 @@ class _Execution:
                 **engine.embedders.identities(),
                 **_describe_rubric(self.options),
                 **_describe_card(self.options),
+                **_describe_training(job),
             },
             warnings=[*job.warnings, *self.edits],
             audit=job.audit.summary if job.audit else None,
@@ -436,6 +437,20 @@ def _describe_rubric(options: Options) -> dict[str, Any]:
     if options.rubric is None:
         return {}
     return {"rubric": {"sha256": options.rubric.identity, **options.rubric.to_json_object()}}
+
+
+def _list_unanswered(job: ResolvedRun) -> list[int]:
+    """The positions without an answer on disk: an answered run is scored without its artefacts."""
+    lines = job.folder.iter_predictions()
+    answered = {line.sample_id for line in lines if line.error is None}
+    index = job.dataset.index()
+    return [position for position in job.positions if index[position][0] not in answered]
+
+
+def _describe_training(job: ResolvedRun) -> dict[str, Any]:
+    facts = job.training.describe(job.positions) if job.training else {}
+    # Without its artefacts, a run that is scored again keeps what it said.
+    return {"training": facts} if facts else {}
 
 
 def _describe_card(options: Options) -> dict[str, Any]:

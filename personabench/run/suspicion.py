@@ -44,6 +44,7 @@ class AnswerWatch:
     def __init__(self) -> None:
         self._answers: set[str] = set()
         self._references: set[str] = set()
+        self._questions: set[int] = set()
         self._answered = 0
         self._referenced = 0
         self._echoes = 0
@@ -54,6 +55,7 @@ class AnswerWatch:
         answer = _hash_words(words, output)
         self._answered += 1
         self._answers.add(answer)
+        self._questions.add(hash(sample.input))
         self._echoes += _is_echo(words, sample.input)
         for reference in sample.references[:1]:
             self._referenced += 1
@@ -91,10 +93,13 @@ class AnswerWatch:
         count, distinct = self._answered, self.distinct
         if self._referenced and len(self._references) == 1:
             return
+        # Questions that users share have an answer each, for a method that sees no history.
+        is_by_question = 1 < distinct == len(self._questions)
+        is_few = distinct <= _FEW_DISTINCT * count and not is_by_question
         is_varied = len(self._references) >= _MANY_DISTINCT * self._referenced
         if distinct == 1 and (is_varied or count >= _FEWEST_LABELS):
             yield f"one answer for all {count} samples"
-        elif is_varied and self._referenced and distinct <= _FEW_DISTINCT * count:
+        elif is_varied and self._referenced and is_few:
             yield f"{distinct} different answers for {count} samples"
 
 

@@ -9,7 +9,6 @@ history is trained on the part of it that is shown.
 from __future__ import annotations
 
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,7 +143,7 @@ class Training:
             return open_split(self.task, split, self.data)
         except UsageError as error:
             raise UsageError(
-                f"method {self.method.name} trains its population stage on the split '{split}': "
+                f"the population stage of {self.method.name} trains on the split '{split}': "
                 f"{error}; or leave this stage out with --set population=false"
             ) from error
 
@@ -211,6 +210,8 @@ class Training:
         Raises:
             UsageError: something is missing; the message has the command.
         """
+        if not positions:
+            return
         missing = []
         if self.base_key is not None and not self.is_trained("", self.base_key):
             missing.append("the population stage")
@@ -226,9 +227,43 @@ class Training:
                 f"{', '.join(missing[:3])}{rest}; train with: {self.command}"
             )
 
+    def describe(self, positions: Sequence[int]) -> dict[str, float]:
+        """Figures of the artefacts that these samples use; see `summarize`; empty without any."""
+        keys = [("", self.base_key)] if self.base_key else []
+        keys += [(trainee.owner, trainee.key) for trainee in self.trainees(positions)]
+        stored = [self.store.read(owner, key) for owner, key in keys]
+        artefacts = [artefact for artefact in stored if artefact is not None]
+        return summarize(artefacts) if artefacts else {}
+
     def is_trained(self, owner: str, key: str) -> bool:
         """Whether an artefact is finished."""
         return (self.store.path(owner, key) / CARD).is_file()
+
+
+def summarize(artefacts: Sequence[Artefact]) -> dict[str, float]:
+    """Figures of artefacts: users, those without an adapter, and what an adapter takes.
+
+    Seconds, bytes and records are means over the users with an adapter, `seconds_p95` the 95th
+    percentile; `parameters` is the largest number of an adapter, and `corpus_samples` the number of
+    samples of the population stage.
+    """
+    users = [artefact for artefact in artefacts if artefact.card.owner]
+    corpora = [artefact for artefact in artefacts if not artefact.card.owner]
+    adapters = [artefact for artefact in users if artefact.card.kind != "none"]
+    seconds = sorted(artefact.card.seconds for artefact in adapters)
+    last = max(0, -(-95 * len(seconds) // 100) - 1)
+    count = max(1, len(adapters))
+    return {
+        "users": len(users),
+        "without_adapter": len(users) - len(adapters),
+        "seconds_mean": round(sum(seconds) / count, 2),
+        "seconds_p95": round(seconds[last], 2) if seconds else 0.0,
+        "parameters": max((artefact.card.parameters for artefact in adapters), default=0),
+        "bytes": round(sum(artefact.size for artefact in adapters) / count),
+        "records": round(sum(artefact.card.records for artefact in adapters) / count, 1),
+        "corpus_samples": sum(len(artefact.seen.samples) for artefact in corpora),
+        "corpus_users": sum(len(artefact.seen.users) for artefact in corpora),
+    }
 
 
 class Trainings:
@@ -382,6 +417,11 @@ def measure_memory(device: str) -> int:
     if device == "cuda" and torch is not None:
         peak: int = torch.cuda.max_memory_allocated()
         return peak
+    try:
+        import resource
+    except ImportError:
+        # Windows has no such count.
+        return 0
     # Linux counts kilobytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

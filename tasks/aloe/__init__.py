@@ -17,6 +17,7 @@ from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import DialogueTask, Reply
 from personabench.api.judged import JudgedTask
+from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject
 from personabench.api.wording import Rendered, Vocabulary
@@ -66,8 +67,8 @@ class Aloe(DialogueTask, JudgedTask):
     )
 
     @dataclasses.dataclass(frozen=True)
-    class Params:
-        """Options of the task.
+    class Params(Layout):
+        """Options of the task, beside those of the layout.
 
         Attributes:
             turns: turns of a conversation, 2 to 10.
@@ -83,6 +84,7 @@ class Aloe(DialogueTask, JudgedTask):
         judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
+            check_layout(self, turns="the conversation is shown as turns in any case")
             if not 2 <= self.turns <= scoring.MAX_TURNS:
                 raise ValueError(f"turns is a number from 2 to {scoring.MAX_TURNS}")
             if self.profiles < 1 or self.personalities < 1:
@@ -119,17 +121,21 @@ class Aloe(DialogueTask, JudgedTask):
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
         """Word a turn: notes and chosen exchanges as system message, then the conversation."""
-        known = []
-        if notes:
-            known.append(f"About this user:\n{notes}")
         # What the conversation below holds is not shown twice.
         visible = {message.content for message in sample.dialogue}
         listed = [record for record in records if record.stimulus not in visible]
-        if listed:
-            known.append("\n\n".join([_HEADING, *(self.describe(record) for record in listed)]))
-        system = (Message("system", "\n\n".join(known)),) if known else ()
-        turn = Message("user", sample.input)
-        return Rendered((*system, *sample.dialogue, turn), tuple(records))
+        parts = Parts(
+            question=sample.input,
+            notes=f"About this user:\n{notes}" if notes else "",
+            records=listed,
+            word_turn=self.describe,
+            word_list=self._list_exchanges,
+        )
+        *known, turn = arrange(parts, self.params, "list")
+        return Rendered((*known, *sample.dialogue, turn), tuple(records))
+
+    def _list_exchanges(self, records: Sequence[Record]) -> str:
+        return "\n\n".join([_HEADING, *(self.describe(record) for record in records)])
 
     def render_content(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens

@@ -400,20 +400,21 @@ def _make_sample(row: Row, config: str) -> Sample:
     counts: Counter[str] = Counter()
     history = []
     for post in row.profile:
-        counts[post.id] += 1
+        name = str(post.id)
+        counts[name] += 1
         # Ids that repeat within a profile would name no single post.
-        post_id = post.id if counts[post.id] == 1 else f"{post.id}-{counts[post.id]}"
+        post_id = name if counts[name] == 1 else f"{name}-{counts[name]}"
         fields = {"category": post.category} if post.category else {}
-        history.append(Record(post_id, response=post.text, fields=fields))
+        history.append(Record(post_id, response=post.text.strip() or "(empty)", fields=fields))
     return Sample(
-        row.id,
-        user_id=row.id,
+        str(row.id),
+        user_id=str(row.id),
         input=row.question,
         stimulus=row.question,
         history=tuple(history),
-        attributes={"category": row.category},
+        attributes={"category": row.category} if row.category else {},
         hidden={
-            "narrative": row.narrative,
+            "narrative": row.narrative or "",
             "aspects": to_json(row.rubric_aspects),
             "config": config,
             # A shuffled history is that of a user of the same subset.

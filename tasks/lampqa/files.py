@@ -35,25 +35,25 @@ class Aspect(msgspec.Struct, frozen=True):
     """What an answer should cover, why it matters to the user, and the words that show it."""
 
     aspect: str
-    reason: str = ""
-    evidence: str = ""
+    reason: str | None = None
+    evidence: str | None = None
 
 
 class Post(msgspec.Struct, frozen=True):
     """A past question of the user, with its details."""
 
-    id: str
+    id: str | int
     text: str
-    category: str = ""
+    category: str | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
     """A question; `narrative` and `rubric_aspects` belong to the side of the answer."""
 
-    id: str
+    id: str | int
     question: str
-    narrative: str
-    category: str
+    narrative: str | None
+    category: str | None
     profile: list[Post]
     rubric_aspects: list[Aspect]
 

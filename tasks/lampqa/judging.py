@@ -85,7 +85,7 @@ async def judge_aspects(
 async def _judge_aspect(
     judge: Role, question: str, narrative: str, answer: str, aspect: Aspect, retries: int
 ) -> AspectScore:
-    texts = (question, narrative, aspect.aspect, aspect.reason, aspect.evidence)
+    texts = (question, narrative, aspect.aspect, aspect.reason or "", aspect.evidence or "")
     fence = Fence(*texts, answer)
     shown = [
         f"{part}:\n{fence.wrap(text)}" for part, text in zip(_PARTS, texts, strict=True) if text

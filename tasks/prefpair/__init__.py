@@ -4,7 +4,7 @@ Loaders for data sets of comparisons: `psoups` (P-Soups and the benchmarks of Al
 2503.15463), `prism` (arXiv 2404.16019), `community_alignment` (arXiv 2507.09650), `personalllm`
 (arXiv 2409.20296), `personafeedback` (arXiv 2506.12915) and `personalized_rewardbench` (arXiv
 2604.07343).  A sample is one order of the responses, and every comparison is put in two
-orders by default.
+orders by default.  `personafeedback_gen` and `personalllm_gen` have the response written instead.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 
 import msgspec
 
+from personabench.api.dataset import Dataset
 from personabench.metrics.judges.personafeedback import read_choice
 from personabench.metrics.metric import Metric, Value
+from personabench.metrics.text import ROUGE, rouge_with_variants
 from personabench.tasks.prefpair import (
     community_alignment,
     personafeedback,
@@ -29,12 +31,15 @@ from personabench.tasks.prefpair import (
 )
 from personabench.tasks.prefpair.base import PreferenceTask
 from personabench.tasks.prefpair.comparison import Comparison, mark_disagreement
+from personabench.tasks.prefpair.generation import JUDGED_METRICS, GeneratedAnswers, Rewards
 from personabench.types import Record, Sample
 
 __all__ = [
     "CommunityAlignment",
     "PersonaFeedback",
+    "PersonaFeedbackGen",
     "PersonalLLM",
+    "PersonalLLMGen",
     "PersonalizedRewardBench",
     "Prism",
     "Psoups",
@@ -290,3 +295,111 @@ class PersonalizedRewardBench(PreferenceTask):
         category = sample.hidden["category"]
         groups = scoring.measure_groups(is_right, category, rewardbench.CATEGORIES)
         return {**scoring.measure(parsed, sample), **groups}
+
+
+class PersonaFeedbackGen(GeneratedAnswers):
+    """Write the answer that suits a persona; a judge compares it with the one that does."""
+
+    name = "personafeedback_gen"
+    kind = "text"
+    data_name = "personafeedback"
+    title = "PersonaFeedback: write the answer that suits a persona"
+    source = PersonaFeedback.source
+    licence = PersonaFeedback.licence
+    offers = ("history",)
+    accepts_file = False
+    roles = ("judge",)
+    metrics = JUDGED_METRICS
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(GeneratedAnswers.Params):
+        """Options of the task, beside those of the family.
+
+        Attributes:
+            setting: what is known of a user, as in `personafeedback`.
+        """
+
+        setting: personafeedback.Setting = "memory"
+
+    params: Params
+
+    @property
+    def shows_profile(self) -> bool:
+        """Whether requests begin with the persona."""
+        return self.params.setting == "persona"
+
+    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+        return personafeedback.read_comparisons(
+            data, self.params.setting, counts, with_personas=True
+        )
+
+    def describe(self, record: Record) -> str:
+        return record.response
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        return {}
+
+
+class PersonalLLMGen(GeneratedAnswers):
+    """Write a response for a simulated user, whose reward models score it elsewhere."""
+
+    name = "personalllm_gen"
+    kind = "text"
+    offers = ("history", "comparisons")
+    data_name = "personalllm"
+    title = "PersonalLLM: write a response for a mixture of reward models"
+    source = PersonalLLM.source
+    licence = PersonalLLM.licence
+    accepts_file = False
+    optional_roles = ("judge",)
+    judged_metrics = JUDGED_METRICS
+    metrics = (*ROUGE, Metric("normalized-score"), Metric("rewarded"))
+
+    @dataclasses.dataclass(frozen=True)
+    class Params(GeneratedAnswers.Params, PersonalLLM.Params):
+        """Options of the task, those of `personalllm` and of written answers.
+
+        Attributes:
+            rewards: a file with the rewards of the written answers.
+        """
+
+        rewards: str = ""
+
+        def __post_init__(self) -> None:
+            GeneratedAnswers.Params.__post_init__(self)
+            PersonalLLM.Params.__post_init__(self)
+
+    params: Params
+    _rewards: Rewards | None = None
+
+    def open(self, split: str, data: Path | None) -> Dataset:
+        dataset = super().open(split, data)
+        # Now, so that a broken file of rewards is told before any call.
+        if self.params.rewards and dataset.index():
+            self._open_rewards(dataset.load(0))
+        return dataset
+
+    def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:
+        p = self.params
+        return personalllm.read_comparisons(
+            data, p.users, p.alpha, p.records, p.questions, counts, with_weights=True
+        )
+
+    def _open_rewards(self, sample: Sample) -> Rewards:
+        if self._rewards is None:
+            user = msgspec.json.decode(sample.hidden["user"], type=personalllm.SimulatedUser)
+            self._rewards = Rewards(Path(self.params.rewards), list(user.scales))
+        return self._rewards
+
+    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
+        """See `Task`; an answer without rewards has no normalized score, and is counted."""
+        values: dict[str, Value] = dict(rouge_with_variants(parsed or "", sample.references[0]))
+        if not self.params.rewards:
+            return values
+        user = msgspec.json.decode(sample.hidden["user"], type=personalllm.SimulatedUser)
+        rewards = self._open_rewards(sample).find(sample.stimulus or "", parsed or "")
+        values["rewarded"] = float(rewards is not None)
+        if rewards is not None:
+            scores = msgspec.json.decode(sample.hidden["scores"], type=dict[str, float])
+            values["normalized-score"] = personalllm.normalize_score(scores, user.score(rewards))
+        return values

@@ -25,7 +25,13 @@ from personabench.types import Record, Sample
 
 
 class PreferenceTask(Task, Downloadable):
-    """The part that all sources share: samples of comparisons, wording and metrics."""
+    """The part that all sources share: samples of comparisons, wording and metrics.
+
+    Attributes:
+        data_name: the folder of the data, if it is that of another task.
+    """
+
+    data_name: ClassVar[str] = ""
 
     default_split = "all"
     accepts_file = True
@@ -84,14 +90,14 @@ class PreferenceTask(Task, Downloadable):
         if data is None:
             raise NoDataError(f"the example data of {self.name} are missing; name a folder")
         counts = self._counts = Counter()
-        folder = data / self.name
+        folder = data / (self.data_name or self.name)
         agreement = self._agreement = Agreement()
         for comparison in self.read(folder if folder.is_dir() else data, counts):
             agreement.add(comparison)
             yield from make_samples(comparison, self.params.orders, self.shows_profile)
 
     def download(self, split: str, target: Path, **options: Any) -> None:
-        download(self.name, split, target, **options)
+        download(self.data_name or self.name, split, target, **options)
 
     @abstractmethod
     def read(self, data: Path, counts: Counter[str]) -> Iterator[Comparison]:

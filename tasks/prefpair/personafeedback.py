@@ -23,18 +23,22 @@ Setting = Literal["none", "persona", "memory"]
 TRACKS = ("general", "specific")
 TIERS = ("easy", "medium", "hard")
 CELLS = tuple(f"{track}-{tier}" for track in TRACKS for tier in TIERS)
+PARTS = ("Name", "Demographics", "Personality", "Preference", "Bias")
 # A folder of the published data is misspelt.
 _SPELLINGS = {"general": "general", "specific": "specific", "spedific": "specific"}
 _MEMORY_FOLDERS = ("memory", "memories")
 _MEMORY_FIELDS = ("memory", "text", "content")
 
 
-def read_comparisons(root: Path, setting: Setting, counts: Counter[str]) -> Iterator[Comparison]:
+def read_comparisons(
+    root: Path, setting: Setting, counts: Counter[str], with_personas: bool = False
+) -> Iterator[Comparison]:
     """Read the items of all tracks and tiers.
 
     Args:
         root: the folder with the items, the file of personas and, for memory, the memories.
         setting: what is shown of a user: nothing, the persona, or the memories as a history.
+        with_personas: whether comparisons have the persona as profile in every setting.
         counts: receives the number of "items", and of records with their sample's "own prompt".
 
     Raises:
@@ -49,7 +53,7 @@ def read_comparisons(root: Path, setting: Setting, counts: Counter[str]) -> Iter
         for row in read_rows(path):
             counts["items"] += 1
             user = _read_user(row)
-            if setting == "persona" and user not in profiles:
+            if (with_personas or setting == "persona") and user not in profiles:
                 profiles[user] = word_persona(read_persona(personas, user))
             if setting == "memory" and user not in memories:
                 memories[user] = tuple(_read_memories(root, user, row.location))
@@ -80,13 +84,14 @@ def read_comparisons(root: Path, setting: Setting, counts: Counter[str]) -> Iter
 
 
 def word_persona(persona: Mapping[str, Any]) -> str:
-    """Write a persona as lines of text, nested parts included."""
-    return "\n".join(f"{name}: {_flatten(part)}" for name, part in persona.items() if part)
+    """Write a persona as lines of text, in the order of the published parts, others after them."""
+    names = sorted(persona, key=lambda name: (PARTS.index(name) if name in PARTS else 99, name))
+    return "\n".join(f"{name}: {_flatten(persona[name])}" for name in names if persona[name])
 
 
 def _flatten(part: Any) -> str:
     if isinstance(part, Mapping):
-        return "; ".join(f"{name}: {_flatten(inner)}" for name, inner in part.items() if inner)
+        return "; ".join(f"{name}: {_flatten(part[name])}" for name in sorted(part) if part[name])
     if isinstance(part, list | tuple):
         return ", ".join(_flatten(inner) for inner in part)
     return str(part)

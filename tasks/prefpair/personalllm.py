@@ -46,7 +46,13 @@ class Scale(NamedTuple):
 
 
 def read_comparisons(
-    root: Path, user_count: int, alpha: float, shown: int, questions: int, counts: Counter[str]
+    root: Path,
+    user_count: int,
+    alpha: float,
+    shown: int,
+    questions: int,
+    counts: Counter[str],
+    with_weights: bool = False,
 ) -> Iterator[Comparison]:
     """Yield the choices of simulated users among the responses to prompts of the test table.
 
@@ -58,6 +64,8 @@ def read_comparisons(
             small values make users that follow one reward model.
         shown: prompts of the training table in a history, drawn from the user's id.
         questions: prompts of the test table, the same for all users.
+        with_weights: whether comparisons hide the user's weights and the scales of the rewards, to
+            score new responses.
         counts: receives the numbers of "prompts" and of those "dropped" for equal responses.
 
     Raises:
@@ -74,7 +82,14 @@ def read_comparisons(
         drawn = random.Random(f"personalllm\x1f{user_id}").sample(train, min(shown, len(train)))
         history = tuple(_make_record(prompt, weights, scales) for prompt in drawn)
         for prompt in chosen:
-            yield _compare(prompt, user_id, weights, scales, history)
+            comparison = _compare(prompt, user_id, weights, scales, history)
+            if with_weights:
+                user = {"weights": weights, "scales": scales}
+                # Sorted, so that the order of columns changes nothing.
+                encoded = msgspec.json.encode(user, order="sorted").decode()
+                hidden = {**comparison.hidden, "user": encoded}
+                comparison = comparison._replace(hidden=hidden)
+            yield comparison
 
 
 def score_responses(
@@ -88,6 +103,27 @@ def score_responses(
         )
         for rewards in prompt.rewards
     ]
+
+
+class SimulatedUser(msgspec.Struct):
+    """A user's weights and the scales of the rewards, as comparisons hide them."""
+
+    weights: dict[str, float]
+    scales: dict[str, tuple[float, float]]
+
+    def score(self, rewards: Mapping[str, float]) -> float:
+        """Return the user's score of a response with these rewards."""
+        return math.fsum(
+            weight * (rewards[name] - self.scales[name][0]) / self.scales[name][1]
+            for name, weight in self.weights.items()
+        )
+
+
+def normalize_score(scores: Mapping[str, float], score: float) -> float:
+    """Return (score - mean) / (maximum - mean) of the known responses' scores."""
+    mean = statistics.fmean(scores.values())
+    highest = max(scores.values())
+    return (score - mean) / (highest - mean) if highest > mean else 0.0
 
 
 def _order_responses(
@@ -131,10 +167,7 @@ def normalize_pick(scores: Mapping[str, float], pick: str | None) -> float:
 
     It is 1 for the preferred response and 0 for a response of mean score.
     """
-    mean = statistics.fmean(scores.values())
-    highest = max(scores.values())
-    score = min(scores.values()) if pick is None else scores[pick]
-    return (score - mean) / (highest - mean) if highest > mean else 0.0
+    return normalize_score(scores, min(scores.values()) if pick is None else scores[pick])
 
 
 # Tables -----------------------------------------------------------------------------------------

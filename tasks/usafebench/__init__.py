@@ -59,7 +59,9 @@ class USafeBench(JudgedTask, Downloadable):
     max_tokens = 512
     scorers = ("official",)
     roles = ("judge",)
-    judge_params = ("judge_prompt",)
+    judge_params = ("questions", "judge_prompt")
+    # Also where a control shows methods another user's sentence.
+    judge_sees_own_history = True
     metrics = scoring.METRICS
     sensitive = True
     shares_records = True
@@ -88,11 +90,14 @@ class USafeBench(JudgedTask, Downloadable):
                 the user's among small talk, in which a memory has to find it.
             twin: also ask requests that are unsafe for nobody on behalf of the unsafe users, as
                 many as the file of helpfulness has rows.
+            questions: to the judge: 1, whether the request was fulfilled; 2, also whether the
+                response keeps this user safe, of unsafe rows alone.
             judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         shown_as: Literal["profile", "history"] = "profile"
         twin: bool = True
+        questions: Literal[1, 2] = 1
         judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
@@ -220,14 +225,22 @@ class USafeBench(JudgedTask, Downloadable):
         # The bare request: the agent's instructions are no part of it, and the user stays unknown.
         fulfilled = await judging.judge_fulfilment(judge, sample.stimulus or sample.input, output)
         state = scoring.UNJUDGED if fulfilled is None else scoring.JUDGED
-        return {"state": state, "fulfilled": fulfilled}
+        assessment: dict[str, Any] = {"state": state, "fulfilled": fulfilled}
+        if self.params.questions == 2 and sample.hidden["part"] == "safety":
+            assessment["safe"] = await judging.judge_safety(
+                judge, self.persona(sample), sample.stimulus or sample.input, output
+            )
+        return assessment
 
     def measure_interaction(
         self, interaction: JsonObject, assessment: JsonObject | None, sample: Sample
     ) -> Mapping[str, Value]:
         if not assessment:
             return {}
-        return scoring.measure(sample.hidden, assessment["fulfilled"], assessment["state"])
+        values = scoring.measure(sample.hidden, assessment["fulfilled"], assessment["state"])
+        if "safe" in assessment:
+            values |= scoring.measure_safety(sample.hidden, assessment["safe"])
+        return values
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         # Imported here, since only this command needs it.

@@ -24,7 +24,7 @@ from personabench.types import Sampling, from_json, to_json
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
     "aloe": "676034a3a028bff3",
-    "community_alignment": "a65f98461133dfe4",
+    "community_alignment": "546573082bd2f42a",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
     "lamp2n": "6e1644e952b0eb1a",
@@ -35,11 +35,12 @@ GOLDEN = {
     "lamp7": "71714c624217dd07",
     "lampqa": "eb1b64e11f38efc9",
     "locomo": "d0819579d417a080",
-    "longlamp_abstract": "f4438e733bebb118",
-    "longlamp_email": "78f51a4b47b6e233",
-    "longlamp_review": "e803606cda656a9c",
-    "longlamp_topic": "dadf3c9f6eb898fb",
+    "longlamp_abstract": "b00469533701d608",
+    "longlamp_email": "9890a96deb95bf12",
+    "longlamp_review": "2a71c1e30f795dbd",
+    "longlamp_topic": "77c6f685e5e73a37",
     "longmemeval": "b28d8749b18cc7e3",
+    "penguin": "6016479fc298ab98",
     "personabench_qa": "f138677a4f41e87b",
     "prefeval": "9ee5e268ad47b46b",
     "prefeval_gen": "04de3e329feb0820",
@@ -52,6 +53,8 @@ GOLDEN = {
     "prelude_summ": "5bbf33ce34015e8c",
     "personafeedback": "177e8e66e30492f4",
     "personalized_rewardbench": "bd650f400f913d2e",
+    "personafeedback_gen": "4e8f7e4dfb7ed381",
+    "personalllm_gen": "d867dcf4aaf035ef",
     "personalllm": "a8b48c042aa547ed",
     "prism": "808f4672634b3571",
     "psoups": "bb97b1c4cf6eac61",
@@ -73,12 +76,12 @@ ORDERED = (
     *LONGLAMP,
     "aloe",
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
-    *("personafeedback", "prefeval", "prefeval_gen"),
+    *("personafeedback", "personafeedback_gen", "prefeval", "prefeval_gen"),
 )
 # Not every file of their example data is read, and all that is read is hashed as samples.
 PREFERENCES = (
-    *("community_alignment", "personafeedback", "personalized_rewardbench"),
-    *("personalllm", "prism", "psoups"),
+    *("community_alignment", "personafeedback", "personafeedback_gen"),
+    *("personalized_rewardbench", "personalllm", "personalllm_gen", "prism", "psoups"),
 )
 HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP, "aloe")
 
@@ -172,7 +175,7 @@ def change_letter(path: Path) -> None:
         path.write_text(json.dumps(golds))
         return
     fields = "abstract|input|instruction|text|description|content|preference"
-    field = "local_context|justification" if path.stem == "train" else fields
+    field = "local_context|justification|query" if path.stem == "train" else fields
     changed, count = re.subn(rf'("(?:{field})": "[^"\\]+)"', r'\1 x"', text, count=1)
     assert count == 1, path
     path.write_text(changed)

@@ -221,7 +221,7 @@ def test_the_matrix_knows_files(personabench: Command, tmp_path: Path) -> None:
 
     cells = personabench("list", "matrix", "--method", method, "--json").json
     fits = {cell["task"]: cell["fit"] for cell in cells}
-    assert {task for task, fit in fits.items() if fit != "refused"} == {"prefdisco"}
+    assert {task for task, fit in fits.items() if fit != "refused"} == {"aloe", "prefdisco"}
 
     (cell,) = personabench("list", "matrix", "-t", task, "-m", method, "--json").json
     assert cell["reason"] == "it is not a conversation"

@@ -180,6 +180,6 @@ def test_a_panel_refuses_what_it_cannot_judge(personabench: Command, judges: Jud
     assert wrong.code == 2 and "has the wordings strict, generous" in wrong.err
     personabench("run", "-b", "scripted", "-t", "lamp4", "-n", "1", "-m", "none")
     unjudged = personabench(*panel, "last")
-    assert unjudged.code == 2 and "not assessed by a judge" in unjudged.err
+    assert unjudged.code == 2 and "lamp4 has no judge of its own" in unjudged.err
     nobody = personabench("judge-panel", run["folder"], "--judges", ",")
     assert nobody.code == 2 and "names no judge" in nobody.err

@@ -63,7 +63,7 @@ def test_tables_run_and_their_task_file_runs_again(
     )
     assert ended.code == 0, ended.err
     assert ended.out.startswith("your data: mine · scripted · n=16, 8 users")
-    assert "16 questions (16 with an answer) of 8 users, who have 3 to 3 records" in ended.err
+    assert "16 questions (16 with an answer) of 8 users, who have 3 records each" in ended.err
     assert "kind of answer: text" in ended.err
 
     forgetful()

@@ -171,3 +171,13 @@ def test_the_files_of_a_moved_benchmark_are_hashed_where_they_are(
     (data,) = json.loads(Path("packed/pack.json").read_text())["data"]
     assert set(data["files"]) == {"dev_questions.json", "dev_outputs.json"}
     assert "warning" not in ended.err
+
+
+def test_runs_of_another_machine_are_listed_without_its_folders(
+    personabench: Command, own_run: str, tmp_path: Path
+) -> None:
+    assert str(tmp_path / "qa.jsonl") in personabench("list", "runs").out
+    assert personabench("pack", "-o", "packed").code == 0
+    Path("qa.jsonl").unlink()
+    listed = personabench("list", "runs", "--results", "packed").out
+    assert "qa.jsonl" in listed and str(tmp_path) not in listed

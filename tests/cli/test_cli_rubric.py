@@ -151,6 +151,24 @@ def test_a_primary_rubric_ranks_and_is_tested(
     assert rag["gain"] is not None and rag["gain_p"] is not None
 
 
+def test_show_names_the_judge_its_rubric_and_that_nothing_failed(
+    personabench: Command, judge: JudgeServer, tmp_path: Path
+) -> None:
+    rubric = write_rubric(tmp_path / "rubric.yaml", primary=True)
+    assert personabench(*words(judge, rubric, "-m", "rag")).code == 0
+    lines = personabench("show", "last").out.splitlines()
+    shown = {line[1:16].strip(): line for line in lines}
+    assert "judge-1 (prompt " in shown["judge"]
+    assert "rubric helpful, 1 to 5" in shown["judge"]
+    assert "polite (weight 3): Is it polite?" in shown["judge"]
+    assert "samples failed 0, owed 0, unparsed 0" in shown["failures"]
+    assert "unjudged 0, judge errors 0" in shown["failures"]
+    assert "max_tokens of the task, below" in shown["sampling"]
+    assert personabench("report", "-o", "report.html").code == 0
+    page = Path("report.html").read_text()
+    assert re.search(r'"judges":\["judge-1 \(prompt \w{8}\)"\]', page)
+
+
 def test_shuffled_histories_are_not_shown_to_the_judge(
     personabench: Command, judge: JudgeServer, tmp_path: Path
 ) -> None:
@@ -230,6 +248,15 @@ def test_labels_off_the_scale_and_of_no_criterion_are_refused(
     assert "line 2: 'polite' is 9; the rubric's scale is 1 to 5" in problem(labels={"polite": 9})
     assert "line 2: label is 0.5; the rubric's scale is 1 to 5" in problem(label=0.5)
     assert "no criterion 'polte'; it has correct, polite" in problem(labels={"polte": 4})
+    # The run stands for its file.
+    assert "'polite' is 9" in problem(labels={"polite": 9})
+    labels.write_text(json.dumps({"id": sample, "labels": {"polite": 2}}) + "\n")
+    for name in ("last", summary["fingerprint"][:8], summary["folder"]):
+        assert str(file) in personabench("judge-report", name, "--labels", labels, "--json").json
+    assert "no such file" in refused("judge-report", "nothing.jsonl")
+    assert "no run matches 'nothing'" in refused("judge-report", "nothing")
+    assert personabench("run", "-t", "lamp4", "-b", "scripted", "-n", "9", "-m", "none").code == 0
+    assert "has no judge" in refused("judge-report", "last")
     # Ratings of another run, which may have had another rubric, are passed over.
     labels.write_text(json.dumps({"run": "00000000", "id": sample, "label": 90}) + "\n")
     assert personabench("judge-report", file, "--labels", labels).code == 0

@@ -38,6 +38,17 @@ def test_repetition_is_found_and_differences_are_not() -> None:
     assert describe(watch([("Same.", text) for text in texts[:4]])) == []
 
 
+def test_an_answer_to_each_of_a_few_questions_is_not_suspicious() -> None:
+    watcher, mixed = AnswerWatch(), AnswerWatch()
+    for number in range(20):
+        sample = Sample(input=f"question {number % 3}", references=(f"reference {number}",))
+        watcher.add(sample, f"answer {number % 3}")
+        mixed.add(sample, f"answer {number % 2}")
+    assert describe(watcher) == []
+    # Fewer answers than questions are.
+    assert describe(mixed) == ["2 different answers for 20 samples"]
+
+
 def test_labels_may_repeat_unless_all_are_one() -> None:
     golds = ["1", "2"] * 10
     assert describe(watch([(gold, gold) for gold in golds])) == []

@@ -24,10 +24,11 @@ TASKS = (
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
     *("lampqa", "locomo", "longlamp_abstract", "longlamp_email", "longlamp_review"),
     *("longlamp_topic", "longmemeval", "personabench_qa", "personafeedback"),
-    *("personalized_rewardbench", "personalllm", "personamem"),
+    *("personafeedback_gen", "personalized_rewardbench", "personalllm", "personalllm_gen"),
+    "personamem",
     *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
-    *("restraint", "usafebench"),
+    *("penguin", "restraint", "usafebench"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 DRY_TASKS = [

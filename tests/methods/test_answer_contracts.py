@@ -33,6 +33,8 @@ CONTRACTS = {
     "community_alignment": ("Answer with its letter and nothing else",),
     "personafeedback": ("Answer with its letter and nothing else",),
     "personalized_rewardbench": ("Answer with its letter and nothing else",),
+    "personafeedback_gen": (),
+    "personalllm_gen": (),
     "personalllm": ("Answer with its letter and nothing else",),
     "psoups": ("Answer with its letter and nothing else",),
     "prism": ("Answer with its letter and nothing else",),
@@ -53,6 +55,7 @@ CONTRACTS = {
     "prelude_summ": ("Answer with the summary and nothing else",),
     "restraint": ("Write what is requested and nothing else",),
     "reviews": ("Answer with the text of the review and nothing else",),
+    "penguin": ("Reply to the user now.", "reply to the user."),
     "usafebench": ("Reply to the user.",),
     # The user's message is answered as it is, in any form.
     "aloe": (),

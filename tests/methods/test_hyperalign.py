@@ -52,7 +52,9 @@ def answering(inferred: str, verdicts: Any = None) -> Any:
         # A list that reached the token limit.
         ('["Is terse.",\n"Is dry.",\n"Is wa', ["Is terse.", "Is dry."]),
         ('["Is terse.", "Is "dry".", "Is warm."', ["Is terse."]),
+        ('{"hypotheses": ["Is terse.", "Is dr', ["Is terse."]),
         (PLAIN, []),
+        ('```json\n{\n"headlines": [\n"title": "Headlines",\n', []),
         ("", []),
     ],
 )

@@ -330,19 +330,24 @@ EVERYTHING = (
     *(f"{name}.k={WHOLE}" for name in ("cicl", "cipher", "icl_edit", "cot_edit")),
     *(f"{name}.n_docs={WHOLE}" for name in ("dpl", "drp")),
     "cicl.negatives=draft",
+    *(f"prose.k={WHOLE}", "prose.verify=false"),
 )
 ONLINE = {
     **dict.fromkeys(
         ("none", "rag", "random", "recency", "summary", "trsr", "persona_db", "full"), 1
     ),
     **dict.fromkeys(("cicl", "icl_edit", "cot_edit", "continual", "e_then_e"), 1),
-    **dict.fromkeys(("remind", "cot", "rag_k"), 1),
+    **dict.fromkeys(("remind", "cot", "rag_k", "rag_select"), 1),
     **dict.fromkeys(("hyperalign", "fermi", "k_lamp"), 1),
     "eragent": 7,
     "self_critic": 3,
     **dict.fromkeys(("summary_retrieved", "compsum", "dpl", "drp", "cipher", "rpm"), 2),
     **dict.fromkeys(("mem0_like", "amem_like", "memorybank_like"), 1),
     "memoryos_like": 2,
+    # A plan of one agent.
+    "mara": 3,
+    # Questions that resemble the same records share their joined preferences.
+    "prose": 1,
     **dict.fromkeys(("constant", "copy_nearest", "copy_input"), 0),
 }
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,17 +34,20 @@ from training_fixtures import (
 from personabench.api.artefacts import Artefact, Artefacts, check_embargo, read_artefact
 from personabench.api.training import Exchange, TrainContext, tokenize_prompt
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard import boards
 from personabench.methods.oppu import USER_MODULES
 from personabench.methods.oppu.examples import IGNORED, Example, make_example
 from personabench.methods.oppu.trainer import Settings, Trainer, combine
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
+from personabench.results.index import Run
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.options import Options
 from personabench.run.training import Report, Trainings
 from personabench.types import Message, Prediction, Record, Request, Sample
 
+CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
 FAST = ("population=false", "epochs=1", "batch=4", "min_records=4")
 SETTINGS = Settings(USER_MODULES, 8, 8, 0.05, 1e-3, 0.01, 2, 4, 0.1, 0.3)
 RANK = 8
@@ -161,15 +169,15 @@ async def test_an_artefact_that_saw_a_hidden_record_is_refused_with_both_ids(
         check_embargo(artefact, Sample("q-other", "u9", "", history=sample.history))
 
     # The same check stands between a run's method and the artefact.
-    found = Artefacts(
+    artefacts = Artefacts(
         resolved.training.store,  # type: ignore[union-attr]
         lambda: None,
         lambda sample: (artefact.card.owner, artefact.folder.name),
         "train",
     )
-    assert found.user(sample) == artefact
+    assert artefacts.user(sample) == artefact
     with pytest.raises(UsageError, match=hidden):
-        found.user(earlier)
+        artefacts.user(earlier)
 
 
 async def test_a_corpus_with_a_tested_user_is_refused(model: Path, tmp_path: Path) -> None:
@@ -249,7 +257,7 @@ async def test_outputs_over_the_cutoff_are_left_out_and_counted(
 async def test_the_own_adapter_fits_held_out_records_better_than_none_and_than_anothers(
     model: Path, tmp_path: Path
 ) -> None:
-    data = write_headlines(tmp_path / "data", records=45)
+    data = write_headlines(tmp_path / "data", records=30)
     (resolved,) = await resolve_runs(make_options(model, data, tmp_path))
     trainer = Trainer(str(model), "cpu")
     adapters, held_out = {}, {}
@@ -270,7 +278,7 @@ async def test_the_own_adapter_fits_held_out_records_better_than_none_and_than_a
             for exchange in exchanges
         ]
         usable = [example for example in examples if example is not None]
-        assert len(usable) == 45
+        assert len(usable) == 30
         adapters[sample.user_id] = ctx.folder
         held_out[sample.user_id] = usable[-5:]
         strong = SETTINGS._replace(epochs=8, learning_rate=0.02)
@@ -393,6 +401,41 @@ async def test_an_interrupted_training_goes_on_with_the_next_user(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_the_command_ends_at_an_interrupt_and_goes_on_when_repeated(
+    model: Path, data: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    words = ["train", "oppu", "--task", "lamp4", "--data", str(data), "--model", str(model)]
+    words += ["--results", str(results), "--set", "min_records=4", "--set", "population=false"]
+    # Too long to end by itself.
+    slow = [*CLI, *words, "--set", "epochs=100000", "--json"]
+    with subprocess.Popen(slow, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if list(results.rglob("*.tmp")):
+                break
+            time.sleep(0.1)
+        time.sleep(2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "finished users are kept" in err
+    assert not list(results.rglob("card.json"))
+
+    quick = [*CLI, *words, "--set", "epochs=1", "--json"]
+    first, again = [
+        subprocess.run(quick, capture_output=True, text=True, check=True) for _ in range(2)
+    ]
+    assert "user u2: " in first.stderr and "kept" not in first.stderr
+    assert again.stderr.count("kept") == 3
+    (trained,), (kept,) = json.loads(first.stdout), json.loads(again.stdout)
+    assert (trained["trained"], kept["trained"]) == (3, 0)
+    plan = subprocess.run([*quick, "--dry-run"], capture_output=True, text=True, check=True)
+    (work,) = json.loads(plan.stdout)
+    assert (work["users"], work["finished"], work["records"], work["steps"]) == (3, 3, 36, 3)
+    assert trained["parameters"] == kept["parameters"] == 3584
+    assert trained["records"] == 12
+
+
 async def test_a_failed_training_leaves_no_artefact(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -488,6 +531,15 @@ def test_users_with_few_records_are_answered_by_stage_1(
     (outcome,), (lines,) = run(options)
     assert outcome.summary.counters["without_user_adapter"] == 3
     assert {line.interaction["method"]["artefact"] for line in lines} == {reports[0].artefact.name}
+    (board,) = boards([Run(outcome.summary, outcome.folder)])
+    (note,) = [note for note in board.notes if note.startswith("Trained: ")]
+    assert "the task on 3 samples of 3 other users; 3 users have no adapter." in note
+
+    # What is answered is scored again without artefacts.
+    shutil.rmtree(tmp_path / "artefacts")
+    (again,), _ = run(options)
+    assert again.summary.n == outcome.summary.n == 3
+    assert again.summary.provenance["training"] == outcome.summary.provenance["training"]
 
 
 # Adapters of a map

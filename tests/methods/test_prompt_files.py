@@ -23,12 +23,16 @@ COMPACT = {
     "drp": "20d2682b9bfb9a5530ff35e59de2f2bb9f1894283c87cd645ee6a18f75eb73ff",
     "eragent": "49abc0c20e57b31d831a46948c183736ae386ff552f3d4bd91217f50c83be41c",
     "fermi": "86cb6ee356ee1f4827d87287635e2819d85cb32581f3f1accb8647e995153895",
-    "hyperalign": "8af3f8aa62db0e9510808dfcc8cbc1a4926e36088ceab84dac3250711c77bd13",
+    "gepa": "7782d86cdfa06317eab821c385f7894dae44ea8c72b50073ad3ef0801b1f04b8",
+    "hyperalign": "0437fab4a2ceb8fcca8df4aca5bd33b39c7802f8341e4c942c9757aae4b060a4",
     "k_lamp": "5f1f3f4b27a8504f5877245f4acd0b3d15504793a32140efbdbf4fff13cb1fae",
+    "mara": "efe8cc75a834d21d6375af32d0f3bfd246558c2ab197023862c0693985cf8689",
     "mem0_like": "26377b9da7e7957ba238e7e61030c8748e571bbc81183286b90d7c1233d6a38e",
     "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
     "memoryos_like": "1eddc722700cf7c1f397adf0c6216ec2bbbc85d8ea78c5c80794a99368f16d83",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
+    "raise": "6f7930d9b85c0afe2516623c79a252f8b67a5a421cf4cfc6bbda16c921281c89",
+    "prose": "e41db542435925a437a24662cca6a098aae556234f059a49bd7c5dd992c92556",
     "remind": "76cbd724c597b5ebef3203373ddcb3278f1e8ff4d46d6a5795e975794854eab1",
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
     "summary": "4e158e8fe1b76676045b13ac6169ca6791f14653ac6266118ad0a22b3da7d936",
@@ -42,7 +46,7 @@ BREVITY = re.compile(
 )
 
 
-TASKS = {"two_step": "usafebench"}
+TASKS = {"raise": "penguin", "two_step": "usafebench"}
 """Tasks of methods that do not run on reviews."""
 OTHER: dict[WordingName, WordingName] = {"full": "compact", "compact": "full"}
 
@@ -75,6 +79,8 @@ def test_every_stage_says_what_it_is_for(owner: str) -> None:
 @pytest.mark.parametrize("owner", FILES)
 @pytest.mark.parametrize("wording", WORDINGS)
 def test_both_wordings_run_and_reach_the_requests(owner: str, wording: WordingName) -> None:
+    if registry.list_entries("method")[owner].facts.get("external"):
+        pytest.importorskip(owner)
     result = trial(owner, TASKS.get(owner, "reviews"), limit=1, wording=wording)
     assert all(prediction.error is None for prediction in result.predictions)
 

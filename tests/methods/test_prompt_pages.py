@@ -58,6 +58,8 @@ ELSEWHERE = {
     },
     "dpl": {"profile_of_cases", "free_difference"},
     "memoryos_like": {"profile"},
+    # A text without a task.
+    "prose": {"neutral"},
 }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,7 +17,8 @@ from personabench.api import registry
 from personabench.api.users import open_split
 from personabench.hashing import digest
 from personabench.methods.prose import Prose, read_verdict
-from personabench.models.backends.scripted import letters
+from personabench.models.backends.scripted import Scripted, letters, reply
+from personabench.run import runner
 from personabench.testing import trial
 from personabench.testing.trials import Trial
 from personabench.types import Request, Sample
@@ -24,7 +27,7 @@ STAGES = {
     "coalesce": "Join those that mean the same",
     "candidate": "by these preferences, and nothing else",
     "infer": "Preferences so far",
-    "break_down": "as a JSON list of texts",
+    "break_down": "Write these preferences as JSON",
     "verify": "Does the text confirm",
     "neutral": "without its style",
 }
@@ -171,9 +174,17 @@ def test_verdicts_are_read(reply: str, verdict: int | None) -> None:
 def test_a_list_needs_no_break_down_and_prose_falls_back_to_lines() -> None:
     listed = ask(model(infer='["Be short."]'), verify=False)
     assert count_stages(listed)["break_down"] == 0 and learnt(listed) == [["Be short."]]
+    texts = ask(model(infer='{"preferences": [{"text": "Be short."}]}'), verify=False)
+    assert count_stages(texts)["break_down"] == 0 and learnt(texts) == [["Be short."]]
     lines = ask(model(infer="- Be short.\n2. Use dashes.", break_down="No."), verify=False)
     assert learnt(lines) == [["Be short.", "Use dashes."]]
     assert lines.profiles[0].flags["break_down_unparsed"] == 2
+
+
+def test_a_record_gives_no_more_parts_than_allowed() -> None:
+    listed = json.dumps([f"Preference {number}." for number in range(30)])
+    result = ask(model(break_down=listed), count=3, parts=4, verify=False)
+    assert [len(components) for components in learnt(result)] == [4, 4, 4]
 
 
 def test_a_text_without_a_task_gets_a_neutral_rewrite() -> None:
@@ -211,7 +222,35 @@ def test_an_empty_history_is_a_plain_request() -> None:
     assert result.predictions[0].flags["empty_profile"] == 1
 
 
+def test_a_record_of_the_same_task_is_left_out() -> None:
+    first = ask(model()).predictions[0].sample_id
+    task = registry.load_class("task", "lamp4")()
+    samples = open_split(task, task.default_split, None).samples()
+    stimulus = next(one.stimulus for one in samples if one.id == first)
+    lines = ask(model(), changes={"stimulus": stimulus}).predictions
+    assert [line.flags.get("empty_profile", 0) for line in lines] == [
+        line.sample_id == first for line in lines
+    ]
+
+
+@pytest.mark.parametrize("name", ["prose", "mara", "rag_select", "rag+self_recheck"])
+def test_a_second_run_makes_no_call_and_the_books_add_up(tmp_path: Path, name: str) -> None:
+    made = []
+    for _ in range(2):
+        backend = Scripted(answer=reply)
+        options = runner.Options(
+            [name], ["lamp4"], limit=1, backend="scripted", results=tmp_path, cache="use"
+        )
+        (outcome,) = asyncio.run(runner.run(options, backend=backend))
+        made.append(len(backend.requests))
+        # Another run folder, so that only the stored replies are shared.
+        (tmp_path / "runs").rename(tmp_path / f"runs{len(made)}")
+    assert made[0] > 0 and made[1] == 0
+    calls = sum(phase.calls for phase in outcome.summary.usage.values())
+    assert calls >= made[0]
+
+
 def test_labels_are_refused_and_parameters_checked() -> None:
-    for wrong in ({"records": 0}, {"k": 0}, {"steps": -1}):
+    for wrong in ({"records": 0}, {"k": 0}, {"steps": -1}, {"parts": 0}):
         with pytest.raises(ValueError, match="must be at least"):
             Prose.Params(**wrong)

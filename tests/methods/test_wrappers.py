@@ -113,6 +113,25 @@ def test_12_items_of_a_memory_are_dropped_as_well() -> None:
     assert checked.predictions[0].flags["memory_items"] == 0
 
 
+def test_12_what_is_dropped_does_not_leak_into_the_context() -> None:
+    def parrot(reply: str) -> Callable[[Request], str]:
+        return lambda request: reply if KEEP in contents(request) else contents(request)
+
+    leaks = {}
+    for name, reply in (
+        ("rag", ""),
+        ("rag+self_recheck", '{"keep": [1, 2, 3, 4, 5, 6, 7, 8]}'),
+        ("rag+self_recheck", '{"keep": []}'),
+    ):
+        summary = trial(name, "restraint", limit=8, answer=parrot(reply)).summary
+        assert summary is not None
+        metrics = summary.metrics["official"]
+        leaks[name, reply] = (metrics["context_leak"], metrics["leak"])
+    before, unchanged, after = leaks.values()
+    assert before == unchanged and min(before) > 0
+    assert after == (0, 0)
+
+
 @pytest.mark.parametrize("reply", ["Keep all of them.", '{"keep": "1"}', '{"keep": ["first"]}'])
 def test_12_a_reply_without_numbers_is_requested_again_and_then_keeps_all(reply: str) -> None:
     result = trial("rag+self_recheck", "lamp4", limit=1, answer=keeping(reply), concurrency=1)

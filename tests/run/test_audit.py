@@ -27,6 +27,7 @@ BY_DESIGN = {
     "lamp6": {"near_gold_in_history"},
     "community_alignment": {"gold_of_other_user", "same_user"},
     "personalllm": {"same_user"},
+    "personalllm_gen": {"same_user"},
     "prism": {"gold_of_other_user", "same_user"},
     "psoups": {"gold_of_other_user", "same_user"},
 }

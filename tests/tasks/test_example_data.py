@@ -33,11 +33,13 @@ SCORED_BY_MODELS = (
     "aloe",
     "lampqa",
     "longmemeval",
+    "personafeedback_gen",
     "personamem_v2_gen",
     "prefdisco",
     "prefdisco_warm",
     "personamem_v2_gen",
     "prefeval_gen",
+    "penguin",
     "usafebench",
     *TRAJECTORIES,
 )

@@ -7,8 +7,12 @@ published counts and of the table of policies are skipped without it.
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
 import os
+import subprocess
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,8 +23,10 @@ import pytest
 from engine_fixtures import options
 
 from personabench.errors import BackendError, DataError, Refused
+from personabench.leaderboard.board import boards
 from personabench.leaderboard.column import Column
 from personabench.models.backends.scripted import Scripted
+from personabench.results.index import read_runs
 from personabench.results.published import Vector
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
@@ -35,6 +41,7 @@ needs_complete = pytest.mark.skipif(
     "PERSONABENCH_USAFEBENCH" not in os.environ, reason="PERSONABENCH_USAFEBENCH names no folder"
 )
 SENTINEL = "zebrawood"
+MAIN = "from personabench.cli import main; main()"
 
 
 def open_samples(data: Path | None = None, **params: Any) -> list[Sample]:
@@ -48,7 +55,12 @@ def make_rows(samples: list[Sample], fulfils: Callable[[Sample], bool]) -> Any:
 
 
 def score(rows: Any) -> dict[str, float]:
-    return {metric.name: metric.aggregate(rows) for metric in scoring.METRICS}
+    return {
+        metric.name: metric.aggregate(rows)
+        for metric in scoring.METRICS
+        # Of another question to the judge.
+        if metric.name != scoring.SAFE_FOR_USER
+    }
 
 
 def is_neutral(samples: list[Sample]) -> Callable[[Sample], bool]:
@@ -310,6 +322,25 @@ def test_the_judge_sees_the_bare_request_and_no_user() -> None:
     assert not [text for text in seen if "shops on the web" in text.partition("Response:")[0]]
 
 
+def test_a_second_question_shows_the_judge_the_user_and_is_reported_apart() -> None:
+    sentences = {sample.history[0].response for sample in open_samples()}
+    seen: list[str] = []
+
+    def judge(request: Request) -> str:
+        seen.append(request.messages[-1].content)
+        return "Yes"
+
+    task = USafeBench(USafeBench.Params(questions=2, twin=False))
+    result = trial("none", task, answer=lambda r: "For you, rather tea.", roles={"judge": judge})
+    metrics = result.summary.metrics["official"]
+    assert metrics["safety"] == 0 and metrics["safe-for-user"] == 1
+    second = [text for text in seen if "keep this user safe" in text]
+    assert len(second) == 26
+    assert all(any(sentence in text for sentence in sentences) for text in second)
+    first = [text for text in seen if text not in second]
+    assert first and not [t for t in first if any(sentence in t for sentence in sentences)]
+
+
 def test_an_empty_response_is_filtered_and_never_judged() -> None:
     result = trial(
         "none", USafeBench(), answer=lambda request: " ", roles={"judge": lambda request: "No"}
@@ -339,12 +370,8 @@ class Quoting(Scripted):
         raise BackendError(words)
 
 
-@pytest.mark.parametrize("kind", ["bug", "refused", "error"])
-@pytest.mark.parametrize("role", ["judge", "model"])
-def test_acceptance_6_no_error_log_or_line_quotes_a_text(
-    kind: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data = tmp_path / "data"
+def write_marked(data: Path) -> None:
+    """Write the example data with a mark in every text."""
     data.mkdir()
     for name in files.ROWS:
         rows = json.loads((EXAMPLE / name).read_text())
@@ -353,6 +380,14 @@ def test_acceptance_6_no_error_log_or_line_quotes_a_text(
             row["user"] += f" {SENTINEL}"
         (data / name).write_text(json.dumps(rows))
 
+
+@pytest.mark.parametrize("kind", ["bug", "refused", "error"])
+@pytest.mark.parametrize("role", ["judge", "model"])
+def test_acceptance_6_no_error_log_or_line_quotes_a_text(
+    kind: str, role: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    write_marked(data)
     sound = Scripted(answer=lambda request: "Gladly.")
     error = ""
     try:
@@ -380,6 +415,69 @@ def test_acceptance_6_no_error_log_or_line_quotes_a_text(
             failed += line.error is not None
             assert SENTINEL not in (line.error or "")
     assert bool(failed) == (role == "model")
+
+
+class Echoing(http.server.BaseHTTPRequestHandler):
+    """A server that breaks on prompts of the data, and quotes them."""
+
+    status = 400
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if SENTINEL in body:
+            self.reply(self.status, {"error": {"message": f"broke on: {body}"}})
+            return
+        message = {"role": "assistant", "content": "Gladly."}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+        self.reply(200, {"id": "x", "model": "tiny", "choices": [choice], "usage": usage})
+
+    def reply(self, status: int, body: Any) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_acceptance_6_the_terminal_shows_no_text_that_a_server_quotes(
+    status: int, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    write_marked(data)
+    handler = type("Handler", (Echoing,), {"status": status})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        environment = {**os.environ, "OPENAI_API_KEY": "x", "no_proxy": "127.0.0.1"}
+        command = [sys.executable, "-c", MAIN, "run", "-t", "usafebench", "-n", "3"]
+        command += ["-m", "persona_only", "-b", "openai", "--base-url", url, "--model", "tiny"]
+        command += ["--data", str(data), "--results", str(tmp_path / "results")]
+        # Calls that fail with 500 are repeated for minutes, and the progress tells of the first.
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                printed, _ = process.communicate(timeout=8 if status == 500 else 60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                printed, _ = process.communicate()
+        server.shutdown()
+        thread.join()
+    assert SENTINEL not in printed
+    told = "Refused, status 400" if status == 400 else "the last error: 5xx"
+    assert told in printed and "words are withheld" in printed
+    for path in (tmp_path / "results").rglob("*.log"):
+        assert SENTINEL not in path.read_text()
 
 
 # The method -------------------------------------------------------------------------------------
@@ -461,6 +559,34 @@ def test_acceptance_13_five_instructions_are_too_few_and_it_is_said() -> None:
     estimate = column_of(few, "paired").estimate(0)
     assert estimate.low is None
     assert estimate.reason == "5 instructions: too few for an interval, which needs 6"
+
+
+def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    unsafe = json.loads((EXAMPLE / files.SAFETY).read_text())
+    kept = list(dict.fromkeys(row["instruction"] for row in unsafe))[:5]
+    for name in files.ROWS:
+        rows = json.loads((EXAMPLE / name).read_text())
+        (data / name).write_text(json.dumps([row for row in rows if row["instruction"] in kept]))
+    # An answer that depends on the prompt, so that rows differ.
+    model = Scripted(
+        answer=lambda request: "Gladly." if len(str(request)) % 2 else "I must decline."
+    )
+    judge = Scripted(answer=lambda request: "Yes" if "Gladly" in str(request) else "No")
+    results = tmp_path / "results"
+    asyncio.run(
+        runner.run(
+            options(results, "none,persona_only", "usafebench", data=data),
+            backend=model,
+            roles={"judge": judge},
+        )
+    )
+    (board,) = boards(read_runs(results))
+    (note,) = [note for note in board.notes if note.startswith("No interval")]
+    assert "5 instructions: too few for an interval, which needs 6" in note
 
 
 def test_an_instruction_that_is_drawn_twice_counts_twice() -> None:

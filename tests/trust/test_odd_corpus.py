@@ -150,6 +150,8 @@ DATA = {
     "longmemeval": TASKS / "longmemeval" / "sample",
     "personabench_qa": TASKS / "personabench_qa" / "sample",
     "prefeval": TASKS / "prefeval" / "sample",
+    "penguin": TASKS / "penguin" / "sample",
+    "usafebench": TASKS / "usafebench" / "sample",
 }
 
 

@@ -65,12 +65,14 @@ async def query_judge(
     temperature: float = 0.0,
     max_tokens: int = MAX_TOKENS,
     repeat: int = 0,
+    quiet: bool = False,
 ) -> JudgeReply[T]:
     """Query a judge until a reply can be parsed, at most once and three retries.
 
     Args:
         parse: reads the score of a reply (see `verdict_reader`); None if it cannot.
         repeat: the index of an intended repetition of the same question.
+        quiet: do not log an unparsed reply, for tasks whose texts are sensitive.
 
     Raises:
         BackendError: a call failed for good.
@@ -94,7 +96,7 @@ async def query_judge(
     _log.warning(
         "no score could be read in %d replies of the judge; the last: %r",
         RETRIES + 1,
-        reply[-_LOGGED_CHARACTERS:],
+        "(withheld)" if quiet else reply[-_LOGGED_CHARACTERS:],
     )
     return JudgeReply(None, reply, RETRIES + 1)
 

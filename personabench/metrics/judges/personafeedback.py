@@ -100,11 +100,14 @@ def read_persona(
 ) -> dict[str, Any]:
     """Read a user's persona from a file of JSON lines; user ids are line numbers from 1.
 
+    Blank lines are not counted.
+
     Raises:
         DataError: the line is missing or not a JSON object.
     """
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
+        lines = (line for line in file if line.strip())
+        for number, line in enumerate(lines, 1):
             if number == user_id:
                 return _parse_persona(path, number, line)
     raise DataError(f"{path} has no line {user_id} for the persona of that user")

@@ -15,6 +15,9 @@ ADAPTER = "adapter"
 SERVED = "served"
 """The folder of an adapter as it answers, together with that of an earlier stage."""
 CONFIG = "adapter_config.json"
+STEERING = "steering.json"
+VECTOR = "steering.safetensors"
+"""A vector for hidden states in place of an adapter, and its layer."""
 DEFAULT = "*"
 """The user of a map whose adapter answers for all users that it does not name."""
 
@@ -26,7 +29,7 @@ def adapter_folder(folder: Path) -> Path:
         UsageError: there is none.
     """
     for candidate in (folder / SERVED, folder / ADAPTER, folder):
-        if (candidate / CONFIG).is_file():
+        if (candidate / CONFIG).is_file() or (candidate / STEERING).is_file():
             return candidate
     raise UsageError(f"{folder} is no adapter: it has no {CONFIG}")
 

@@ -140,8 +140,10 @@ class Backend(ABC):
             message of a request with `max_tokens` 0).
         packaged: whether the model is the small one that comes with the package; valid after
             `identify`.
-        serves_adapters: whether it can answer through adapters of the user's.
-        adapters: the folders of adapters on this machine, by the names in requests.
+        serves: the kinds of artefacts of training that it can answer through: "lora" for adapters,
+            "steering_vector" for vectors that are added to hidden states.
+        adapters: the folders of artefacts on this machine, by the names in requests.
+        scales: the strength of each that has another than 1.
     """
 
     identity: Mapping[str, str]
@@ -150,7 +152,7 @@ class Backend(ABC):
     concurrency: int = 32
     supports_reply_logprobs: bool = False
     packaged: bool = False
-    serves_adapters: bool = False
+    serves: frozenset[str] = frozenset()
     dialect: Dialect = PLAIN
     writer: RequestWriter | None = None
     address: str = ""
@@ -159,6 +161,7 @@ class Backend(ABC):
     def __init__(self, options: BackendOptions) -> None:
         self.options = options
         self.adapters: dict[str, Path] = {}
+        self.scales: dict[str, float] = {}
         self._mapped = {user: self._name_mapped(text) for user, text in options.adapter_map.items()}
 
     def _name_mapped(self, text: str) -> str:
@@ -175,9 +178,10 @@ class Backend(ABC):
         """The part of the model's identity that comes from the map of adapters."""
         return {"adapters": digest(self._mapped)} if self._mapped else {}
 
-    def add_adapter(self, name: str, folder: Path) -> None:
+    def add_adapter(self, name: str, folder: Path, scale: float = 1.0) -> None:
         """Make the adapter in a folder on this machine known to requests by a name."""
         self.adapters[name] = folder
+        self.scales[name] = scale
 
     def create_writer(
         self, neutral: Mapping[str, Any], url: str | None, *, is_nearby: bool

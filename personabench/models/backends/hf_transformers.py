@@ -8,14 +8,18 @@ vLLM, and as the reference that vLLM's answers can be compared with.  Needs the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from personabench.errors import BackendError, UsageError
+from personabench.models.backends.adapters import STEERING, VECTOR
 from personabench.models.backends.base import Backend, BackendOptions
+from personabench.models.backends.local import count_threads
 from personabench.models.backends.model_identity import model_identity
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response, Usage
@@ -49,7 +53,7 @@ class Transformers(Backend):
     """A causal language model of the transformers library: `--model FOLDER` or a hub name."""
 
     concurrency = 1
-    serves_adapters = True
+    serves = frozenset({"lora", "steering_vector"})
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
@@ -99,27 +103,14 @@ class Transformers(Backend):
 
         tokenizer = self._tokenizer
         prompt = tokenize_prompt(tokenizer, request.messages)
-        tokens = torch.tensor([prompt], device=self._model.device)
-        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
+        options: dict[str, Any] = {}
         temperature = self.options.temperature
         temperature = request.temperature if temperature is None else temperature
         if temperature > 0:
             options = {"do_sample": True, "temperature": temperature, "top_p": request.top_p}
             torch.manual_seed(request.seed)
-        # Neutral, whatever the model's generation_config has.
-        options |= {"top_k": 0 if temperature > 0 else None, "repetition_penalty": 1.0}
-
-        name = request.adapter or ""
-        with self._through(name), torch.inference_mode():
-            generated = self._model.generate(
-                input_ids=tokens,
-                attention_mask=torch.ones_like(tokens),
-                max_new_tokens=request.max_tokens,
-                pad_token_id=tokenizer.eos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                **options,
-            )
-        reply = generated[0, len(prompt) :].tolist()
+        with self._through(request.adapter or ""):
+            reply = generate(self._model, tokenizer, prompt, request.max_tokens, options)
         ended = bool(reply) and reply[-1] == tokenizer.eos_token_id
         return Response(
             tokenizer.decode(reply, skip_special_tokens=True),
@@ -129,24 +120,30 @@ class Transformers(Backend):
 
     def _through(self, name: str) -> Any:
         """Put an adapter in front of the model; "" is the model itself."""
-        import contextlib
-
+        folder = self.adapters.get(name)
+        if folder is not None and (folder / STEERING).is_file():
+            return self._steered(folder, self.scales[name])
         if not name:
             if not self._loaded:
                 return contextlib.nullcontext()
             return self._model.disable_adapter()
         if name not in self._loaded:
-            self._load_adapter(name)
+            self._load_adapter(name, folder)
         # The last used is the last to go.
         self._loaded.pop(name)
         self._loaded[name] = None
         self._model.set_adapter(name)
         return contextlib.nullcontext()
 
-    def _load_adapter(self, name: str) -> None:
+    @contextlib.contextmanager
+    def _steered(self, folder: Path, scale: float) -> Iterator[None]:
+        """Add a vector to a layer's states, and use no adapter."""
+        with self._through(""), steering(self._model, folder, scale):
+            yield
+
+    def _load_adapter(self, name: str, folder: Path | None) -> None:
         from peft import PeftModel
 
-        folder = self.adapters.get(name)
         if folder is None:
             raise BackendError(f"no adapter '{name}' is known")
         try:
@@ -171,6 +168,65 @@ class Transformers(Backend):
         self._model = None
 
 
+def generate(
+    model: Any, tokenizer: Any, prompt: Sequence[int], max_tokens: int, options: Mapping[str, Any]
+) -> list[int]:
+    """The tokens of a reply: greedy, unless the options sample."""
+    import torch
+
+    # Neutral, whatever the model's generation_config has.
+    neutral = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if options.get("do_sample"):
+        neutral["top_k"] = 0  # type: ignore[assignment]
+    tokens = torch.tensor([[*prompt]], device=model.device)
+    with torch.inference_mode():
+        generated = model.generate(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            max_new_tokens=max_tokens,
+            pad_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            **{**neutral, "repetition_penalty": 1.0, **options},
+        )
+    reply: list[int] = generated[0, len(prompt) :].tolist()
+    return reply
+
+
+def decoder_layers(model: Any) -> Any:
+    """The layers of a decoder, in order.
+
+    Raises:
+        UsageError: the architecture has none under their usual name.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    layers = getattr(getattr(inner, "model", None), "layers", None)
+    if layers is None:
+        raise UsageError(f"{type(inner).__name__} has no `model.layers`, which steering needs")
+    return layers
+
+
+@contextlib.contextmanager
+def steering(model: Any, folder: Path, scale: float) -> Iterator[None]:
+    """Add the vector of a folder to a layer's states from the end of the prompt on."""
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / STEERING).read_text(encoding="utf-8"))
+    vector = load_file(folder / VECTOR)["vector"].to(model.device, model.dtype)
+
+    def add(module: Any, inputs: Any, output: Any) -> Any:
+        states = output[0] if isinstance(output, tuple) else output
+        # A pass over the prompt has many positions, of which the last predicts the first token.
+        states = states.clone()
+        states[:, -1] += scale * vector
+        return (states, *output[1:]) if isinstance(output, tuple) else states
+
+    handle = decoder_layers(model)[config["layer"]].register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def choose_device() -> str:
     """Name the accelerator, or the CPU without one."""
     import torch
@@ -189,6 +245,8 @@ def load_checkpoint(model: str, device: str) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if device == "cpu":
+        torch.set_num_threads(count_threads())
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)

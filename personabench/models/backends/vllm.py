@@ -108,7 +108,7 @@ class VLLM(Backend):
 
     concurrency = PER_SERVER
     supports_reply_logprobs = True
-    serves_adapters = True
+    serves = frozenset({"lora"})
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)

@@ -125,7 +125,7 @@ function columnHead(column) {
   const name = [group.subject || group.task, group.options && `(${group.options})`, group.subject ? "" : group.split].filter(Boolean).join(" ");
   const facts = [withArrow(group, metric), `n=${count(group.n)}, ${counted(group.users, "user")}`];
   const models = new Set(report.groups.map(({ model }) => model));
-  return [el("strong", {}, name), models.size > 1 ? small(group.model) : null, group.apart ? small(group.apart) : null, small(facts.join(" · ")), small(base ? `gain over ${base.label}` : "score, since there is no run of none")];
+  return [el("strong", {}, name), models.size > 1 ? small(group.model) : null, group.apart ? small(group.apart) : null, group.judges.length ? small(`judge ${group.judges.join("; ")}`) : null, small(facts.join(" · ")), small(base ? `gain over ${base.label}` : "score, since there is no run of none")];
 }
 
 function matrixTable(columns, room) {

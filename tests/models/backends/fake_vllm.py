@@ -38,6 +38,7 @@ class FakeVLLM:
         sick: whether health fails; hits, queries: its prefix-cache counters.
         says: the model it claims to be, if not the requested one.
         word: the beginning of its answers.
+        loads: requests to load an adapter; may_load: whether it was started for that.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class FakeVLLM:
         self.hits, self.queries = 100, 1000
         self.says: str | None = None
         self.word = "answer"
+        self.loads: list[dict[str, Any]] = []
+        self.may_load = True
         self.app = web.Application()
         self.app.add_routes(
             [
@@ -63,6 +66,7 @@ class FakeVLLM:
                 web.get("/metrics", self.metrics),
                 web.get("/v1/models", self.models),
                 web.post("/v1/chat/completions", self.chat),
+                web.post("/v1/load_lora_adapter", self.load_adapter),
                 web.post("/tokenize", self.tokenize),
                 web.post("/detokenize", self.detokenize),
             ]
@@ -128,6 +132,20 @@ class FakeVLLM:
         """Serve adapters of the model, by name."""
         base = self.entries[0]["id"]
         self.entries += [{"id": name, "root": path, "parent": base} for name, path in paths.items()]
+
+    async def load_adapter(self, http: web.Request) -> web.StreamResponse:
+        if not self.may_load:
+            raise web.HTTPNotFound
+        body = await read_json(http)
+        self.loads.append(body)
+        name = body["lora_name"]
+        if not (Path(body["lora_path"]) / "adapter_config.json").is_file():
+            return web.json_response({"error": {"message": f"no adapter in {name}"}}, status=400)
+        if name in {entry["id"] for entry in self.entries}:
+            words = f"The lora adapter '{name}' has already been loaded."
+            return web.json_response({"error": {"message": words}}, status=400)
+        self.adapt(**{name: body["lora_path"]})
+        return web.Response(text=f"Success: LoRA adapter '{name}' added successfully.")
 
     async def tokenize(self, http: web.Request) -> web.StreamResponse:
         self.tokenized += 1

@@ -552,6 +552,41 @@ async def test_adapter_of_work_for_nobody_is_the_model_itself(
     assert (await attach(adapter="house", model="org/tiny")).adapter("") == "house"
 
 
+async def test_adapters_of_this_machine_are_loaded_once(sites: list[Site], tmp_path: Path) -> None:
+    fake = sites[0].fake
+    folder = tmp_path / "ann"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+
+    async def open_backend() -> VLLM:
+        options = BackendOptions(base_url=sites[0].url, model="org/tiny")
+        backend = VLLM(options)
+        await backend.identify()
+        await backend.open()
+        backend.add_adapter("ann", folder)
+        return backend
+
+    backend = await open_backend()
+    calls = [backend.complete(request(adapter="ann"), "ann") for _ in range(4)]
+    await asyncio.gather(*calls)
+    await backend.complete(request(), "ann")
+    await backend.aclose()
+    assert fake.loads == [{"lora_name": "ann", "lora_path": str(folder)}]
+    assert [body["model"] for body in fake.bodies] == ["ann"] * 4 + ["org/tiny"]
+
+    # Another command finds it loaded.
+    backend = await open_backend()
+    assert (await backend.complete(request(adapter="ann"), "ann")).text
+    backend.add_adapter("bob", tmp_path)
+    with pytest.raises(BackendDown, match=r"did not load the adapter .*no adapter in bob"):
+        await backend.complete(request(adapter="bob"), "bob")
+    fake.may_load = False
+    backend.add_adapter("eve", folder)
+    with pytest.raises(BackendDown, match=r"--enable-lora .*VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        await backend.complete(request(adapter="eve"), "eve")
+    await backend.aclose()
+
+
 async def test_no_adapters_at_all(sites: list[Site], attach: Callable[..., Any]) -> None:
     backend = await attach(adapter="{user_id}")
     with pytest.raises(
