@@ -242,7 +242,7 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
     papers = [base.paper, *(wrapper.paper for wrapper in wrappers)]
     attributes: dict[str, Any] = {
         "name": JOINT.join(parts),
-        "parts": parts,
+        "composed_of": parts,
         "paper": "; ".join(dict.fromkeys(paper for paper in papers if paper)),
         "needs": tuple(needs),
         "designed_for": (),
@@ -264,7 +264,7 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
 def select_params(cls: type[Method], parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the parameters that are addressed to a method: to its parts, then to its name."""
     texts: dict[str, str] = {}
-    for number, part in enumerate(cls.parts):
+    for number, part in enumerate(cls.composed_of):
         for name, text in parameters.get(part, {}).items():
             texts[f"{part}_{name}" if number else name] = text
     return {**texts, **parameters.get(cls.name, {})}
@@ -272,7 +272,7 @@ def select_params(cls: type[Method], parameters: Mapping[str, Mapping[str, str]]
 
 def _check_fit(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> None:
     name = JOINT.join([base.name, *(wrapper.name for wrapper in wrappers)])
-    parts = [*(base.parts or (base.name,)), *(wrapper.name for wrapper in wrappers)]
+    parts = [*(base.composed_of or (base.name,)), *(wrapper.name for wrapper in wrappers)]
     repeated = [part for part in parts if parts.count(part) > 1]
     if repeated:
         raise UsageError(f"method {name}: '{repeated[0]}' is in it twice; name each part once")

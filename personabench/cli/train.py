@@ -66,7 +66,7 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train a method for the users of a task, for later runs with the same options.
+    """Train a method for the users of a task, before runs.
 
     Finished users are kept: repeat the command after an interrupt, or with more users. --model is a
     checkpoint folder or a model on the hub. Needs the extra `train`.
@@ -159,10 +159,12 @@ def _print_report(report: Report) -> None:
     card = report.artefact.card
     name = f"user {card.owner}" if card.owner else "population stage"
     state = "kept" if report.reused else f"{card.seconds:.1f} s"
+    examples = f"{card.records} records"
+    if not card.owner:
+        examples = f"{len(report.artefact.seen.samples)} samples"
     counts = ", ".join(f"{name} {count}" for name, count in sorted(card.counts.items()))
     echo(
-        f"{name}: {state}, {card.records} records, {card.steps} steps"
-        + (f" ({counts})" if counts else ""),
+        f"{name}: {state}, {examples}, {card.steps} steps" + (f" ({counts})" if counts else ""),
         err=True,
     )
 

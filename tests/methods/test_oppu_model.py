@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("peft", reason="needs the extra train")
 
-from training_fixtures import make_options, train, write_headlines
+from training_fixtures import make_options, train, write_headlines, write_model
 
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
@@ -24,6 +24,7 @@ from personabench.run.training import Report
 from personabench.types import Message, Request
 
 pytestmark = pytest.mark.train
+needs_vllm = pytest.mark.skipif(COMMAND not in os.environ, reason="needs vLLM: make test-train")
 USERS = ("u1", "u2")
 SETTINGS = ("epochs=2", "batch=4", "learning_rate=0.003", "min_records=8")
 ARGUMENTS = ("--enforce-eager", "--max-model-len", "1024", "--dtype", "float32")
@@ -113,16 +114,28 @@ async def answer(backend: Backend, adapters: dict[str, Path]) -> dict[tuple[str,
         await backend.aclose()
 
 
-@pytest.mark.skipif(COMMAND not in os.environ, reason="needs vLLM: make test-train")
-def test_vllm_gives_the_text_of_transformers(reports: list[Report], checkpoint: Path) -> None:
+def compare(model: Path, reports: list[Report]) -> None:
+    """Compare the replies of vLLM and of transformers, with and without the users' adapters."""
     adapters = {
         report.artefact.name: report.artefact.adapter
         for report in reports
         if report.artefact.card.owner
     }
-    ours = asyncio.run(answer(Transformers(BackendOptions(model=str(checkpoint))), adapters))
-    options = BackendOptions(model=str(checkpoint), vllm_args=(*ARGUMENTS, *LORA))
+    ours = asyncio.run(answer(Transformers(BackendOptions(model=str(model))), adapters))
+    options = BackendOptions(model=str(model), vllm_args=(*ARGUMENTS, *LORA))
     served = asyncio.run(answer(VLLM(options), adapters))
     assert served == ours
     names = ["", *adapters]
     assert len({tuple(ours[name, question] for question in QUESTIONS) for name in names}) == 3
+
+
+@needs_vllm
+def test_vllm_gives_the_text_of_transformers(reports: list[Report], checkpoint: Path) -> None:
+    compare(checkpoint, reports)
+
+
+@needs_vllm
+def test_vllm_gives_the_text_of_transformers_for_a_random_model(data: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    settings = ("epochs=4", "batch=4", "learning_rate=0.03", "min_records=8")
+    compare(model, asyncio.run(train(make_options(model, data, tmp_path / "results", settings))))

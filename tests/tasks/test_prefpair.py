@@ -260,6 +260,27 @@ def test_a_folder_without_files_is_named(tmp_path: Path) -> None:
         Psoups().open("all", tmp_path)
 
 
+def test_long_texts_in_any_script_reach_the_request_whole(tmp_path: Path) -> None:
+    row = psoups_row("何を食べる？ 🍜")
+    row["chosen"] = "ラーメン 🍜 " + "long " * 4_000 + "END"
+    row["rejected"] = "Eat soup 🥣 instead."
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row], ensure_ascii=False))
+    task = Psoups()
+    dataset = task.open("all", path)
+    result = trial("none", task, dataset=dataset, answer=choose_by_text)
+    assert len(row["chosen"]) > 20_000
+    for request in result.requests:
+        assert row["chosen"] in text_of(request) and row["prompt"] in text_of(request)
+    assert {line.parsed for line in result.predictions} == {row["chosen"]}
+    assert metrics_of(result)["accuracy"] == 1.0
+
+
+def choose_by_text(request: Request) -> str:
+    text = text_of(request)
+    return "A" if text.index("ラーメン") < text.index("Eat soup") else "B"
+
+
 # PRISM ------------------------------------------------------------------------------------------
 
 

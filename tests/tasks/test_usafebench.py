@@ -589,6 +589,19 @@ def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
     assert "5 instructions: too few for an interval, which needs 6" in note
 
 
+def test_acceptance_13_a_table_names_instructions_as_the_unit_of_chance(tmp_path: Path) -> None:
+    model = Scripted(
+        answer=lambda request: "Gladly." if len(str(request)) % 2 else "I must decline."
+    )
+    judge = Scripted(answer=lambda request: "Yes" if "Gladly" in str(request) else "No")
+    chosen = options(tmp_path, "none,persona_only", "usafebench")
+    asyncio.run(runner.run(chosen, backend=model, roles={"judge": judge}))
+    (board,) = boards(read_runs(tmp_path))
+    notes = " ".join(map(str, board.notes))
+    assert "95 % interval over instructions" in notes
+    assert "sign-flip over instructions" in notes
+
+
 def test_an_instruction_that_is_drawn_twice_counts_twice() -> None:
     samples = open_samples(twin=False)
     rows = make_rows(samples, is_neutral(samples))
