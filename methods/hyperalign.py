@@ -21,6 +21,7 @@ from personabench.methods.rpm.pairs import select_visible_records
 from personabench.methods.rpm.replies import read_rows, to_whole_number
 from personabench.models.client import encodable
 from personabench.models.json_reply import JsonScanner
+from personabench.types import normalized
 
 PROMPTS = PromptFile(__file__, "hyperalign.prompts.toml")
 SUPPORT = {"supports": 1, "neutral": 0, "contradicts": -1}
@@ -131,7 +132,11 @@ class HyPerAlign(Method):
         if hypotheses is None:
             ctx.flag("raw_hypothesis")
             hypotheses = [" ".join(reply.split())]
-        return hypotheses[: p.max_hypotheses]
+
+        own = [text for text in hypotheses if not is_excerpt(text, records)]
+        if len(own) < len(hypotheses):
+            ctx.flag("hypotheses_quoting", len(hypotheses) - len(own))
+        return own[: p.max_hypotheses]
 
     async def _select(
         self,
@@ -220,6 +225,13 @@ def _read_lines(text: str) -> list[str]:
         return bullets
     is_json = any(line[0] in '{}[]"`' for line in lines)
     return lines if len(lines) > 1 and not is_json else []
+
+
+def is_excerpt(text: str, records: Sequence[Record]) -> bool:
+    """Whether a text stands word for word in a record, as small models copy what they read."""
+    words = f" {normalized(text)} "
+    passages = [part for record in records for part in (record.response, record.stimulus or "")]
+    return any(words in f" {normalized(passage)} " for passage in passages)
 
 
 def read_verdicts(text: str, count: int) -> dict[int, int] | None:

@@ -78,6 +78,20 @@ async def test_plain_text_is_one_flagged_hypothesis(tmp_path: Path) -> None:
     assert f"- {PLAIN}" in requests[-1].messages[0].content
 
 
+async def test_copies_of_the_users_texts_are_no_hypotheses(tmp_path: Path) -> None:
+    reply = json.dumps(["Is terse.", "Ann wrote 2!", "The tale of item1 and the orchard."])
+    _, ctx, requests = await ask_once(tmp_path, [tales(4)], HyPerAlign(), answer=answering(reply))
+    assert ctx.flags["hypotheses_quoting"] == 2
+    assert "- Is terse." in requests[-1].messages[0].content
+    assert "wrote 2" not in requests[-1].messages[0].content
+
+    _, ctx, requests = await ask_once(
+        tmp_path / "all", [tales(4)], HyPerAlign(), answer=answering('["ann wrote 1"]')
+    )
+    assert ctx.flags["no_hypotheses"] == 1
+    assert requests[-1].messages[0].content == "Answer with the headline alone."
+
+
 async def test_at_most_so_many_hypotheses_are_kept(tmp_path: Path) -> None:
     reply = json.dumps([f"Habit {number}." for number in range(30)])
     for count in (3, 10):
