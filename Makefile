@@ -90,7 +90,7 @@ test-vllm: $(VENV)/.installed-dev $(VLLM)/SmolLM2-135M-Instruct/config.json
 # Adapters trained on the CPU, in an environment of their own with torch: a random model, then the packaged one.
 test-train: $(TRAIN)/.installed $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" VLLM_CPU_KVCACHE_SPACE=1 \
-	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct PERSONABENCH_THREADS=2 \
+	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct \
 	  $(TRAIN)/bin/python -m pytest -m "train or not train" --timeout 1800 \
 	  tests/methods/test_oppu.py tests/methods/test_oppu_model.py tests/methods/test_stylevector.py
 

@@ -8,10 +8,8 @@ when something is trained, since the packages belong to an extra.
 from __future__ import annotations
 
 import json
-import os
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +18,11 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 
 from personabench import UsageError
-from personabench.api.training import load_checkpoint
+from personabench.api.training import load_checkpoint, repeatable
 from personabench.methods.oppu.examples import IGNORED, Example, make_batches, make_parts
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-THREADS = "PERSONABENCH_THREADS"
 PART_TOKENS = 2048
 """Padded tokens of one pass; their logits take 4 bytes for each word of the vocabulary."""
 
@@ -76,7 +73,7 @@ class Trainer:
         Raises:
             UsageError: the model has no modules of these names.
         """
-        with _repeatable(seed, self.device):
+        with repeatable(seed, self.device):
             config = LoraConfig(
                 r=settings.rank,
                 lora_alpha=settings.alpha,
@@ -171,23 +168,6 @@ class Trainer:
             if adapter is not None:
                 self._take_off(model)
         return total / sum(example.learnt for example in examples)
-
-
-@contextmanager
-def _repeatable(seed: int, device: str) -> Iterator[None]:
-    """Seed torch, and let its sums have one order."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    try:
-        if device == "cpu":
-            torch.set_num_threads(int(os.environ.get(THREADS, "").strip() or 1))
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.manual_seed(seed)
-        yield
-    finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.set_num_threads(threads)
 
 
 def write_adapter(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
