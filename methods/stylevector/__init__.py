@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from personabench import Context, Sample, TrainContext, Trained, TrainedMethod, UsageError, User
 from personabench.api.artefacts import ADAPTER
+from personabench.api.training import repeatable
 
 if TYPE_CHECKING:
     from personabench.methods.stylevector.states import Reader
@@ -58,12 +59,12 @@ class StyleVector(TrainedMethod):
                 ctx.count("without_stimulus")
                 continue
             exchange = ctx.exchange(record)
-            generic = reader.answer(exchange.messages, ctx.task.max_tokens)
-            if not generic.strip():
+            with repeatable(ctx.seed, ctx.device):
+                difference = reader.compare(exchange, ctx.task.max_tokens)
+            if difference is None:
                 ctx.count("empty_generic")
-                continue
-            own = reader.state(exchange.messages, exchange.output)
-            differences.append(own - reader.state(exchange.messages, generic))
+            else:
+                differences.append(difference)
 
         if not differences:
             return Trained("none")

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from personabench import Message, UsageError
 from personabench.api.artefacts import STEERING, VECTOR
 from personabench.api.training import (
+    Exchange,
     decoder_layers,
     generate,
     load_checkpoint,
@@ -42,6 +43,17 @@ class Reader:
         reply = generate(self.model, self.tokenizer, prompt, max_tokens, {})
         text: str = self.tokenizer.decode(reply, skip_special_tokens=True)
         return text
+
+    def compare(self, exchange: Exchange, max_tokens: int) -> Any:
+        """The state after the user's reply less that after the model's own; None if this is empty.
+
+        The difference is a vector in fp32.
+        """
+        generic = self.answer(exchange.messages, max_tokens)
+        if not generic.strip():
+            return None
+        own = self.state(exchange.messages, exchange.output)
+        return own - self.state(exchange.messages, generic)
 
     def state(self, messages: Sequence[Message], reply: str) -> Any:
         """The output of the layer at the last token of a reply, as a vector in fp32."""

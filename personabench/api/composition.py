@@ -116,7 +116,8 @@ class WrappedContext(Context):
     async def retrieve(self, sample: Sample, *args: Any, **options: Any) -> list[Record]:
         """Retrieve as `Context` does; the wrappers choose what stays."""
         records = await super().retrieve(sample, *args, **options)
-        return await self._select_records(records)
+        # What is retrieved for a draft of another question is not this question's.
+        return await self._select_records(records) if sample.id == self._sample.id else records
 
     async def answer(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> str:
         """Answer as `Context` does, with those records that the wrappers let through."""
@@ -198,7 +199,7 @@ class _Composed(Method):
 
     def requirements(self) -> set[str]:
         """Return the needs of the method and of the wrappers."""
-        return super().requirements() | set(self.needs)
+        return super().requirements().union(*(cls.needs for cls in self.wrapper_classes))
 
 
 class _ComposedMemory(_Composed):

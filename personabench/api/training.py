@@ -38,6 +38,7 @@ from personabench.models.backends.hf_transformers import (
     decoder_layers,
     generate,
     load_checkpoint,
+    repeatable,
     tokenize_prompt,
 )
 from personabench.models.tokens import EstimatedTokens
@@ -53,6 +54,7 @@ __all__ = [
     "decoder_layers",
     "generate",
     "load_checkpoint",
+    "repeatable",
     "tokenize_prompt",
 ]
 

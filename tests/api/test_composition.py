@@ -286,6 +286,23 @@ class Polite(Wrapper):
 """
 
 
+def test_a_need_that_a_parameter_takes_back_stays_taken_back() -> None:
+    class Choosy(Shown):
+        name = "choosy"
+        needs = ("history", "dates")
+
+        def requirements(self) -> set[str]:
+            return super().requirements() - {"dates"}
+
+    class Labelled(Please):
+        name = "labelled"
+        needs = ("labels",)
+
+    method = wrapped(Labelled, base=Choosy)
+    assert method.needs == ("history", "dates", "labels")
+    assert method.requirements() == {"history", "labels"}
+
+
 def test_a_file_may_hold_a_method_and_a_wrapper(tmp_path: Path) -> None:
     path = tmp_path / "both.py"
     path.write_text(METHOD.format(count=1) + WRAPPER.format(word="PLEASE"))

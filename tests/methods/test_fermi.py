@@ -352,6 +352,8 @@ def test_replies_are_read() -> None:
     assert read_prompts('Sure. {"prompts": [{"prompt": "a"}]}') == ["a"]
     assert read_prompts('{"prompt": "\\ud800"}') is None
     assert read_prompts("Be brief.") is None
+    # The dots of the form that was asked for.
+    assert read_prompts(write("...")) is None
 
 
 def test_scores_without_any_prediction_are_the_lowest() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from engine_fixtures import options
 
-from personabench.errors import BackendError, DataError, Refused
+from personabench.errors import BackendError, DataError, Filtered, Refused
 from personabench.leaderboard.board import boards
 from personabench.leaderboard.column import Column
 from personabench.models.backends.scripted import Scripted
@@ -33,7 +33,7 @@ from personabench.run import runner
 from personabench.tasks import usafebench
 from personabench.tasks.usafebench import USafeBench, files, judging, scoring
 from personabench.testing import trial
-from personabench.types import Request, Response, Sample
+from personabench.types import Request, Response, Sample, Sampling
 
 EXAMPLE = Path(usafebench.__file__).parent / "sample"
 COMPLETE = Path(os.environ.get("PERSONABENCH_USAFEBENCH", ""))
@@ -349,6 +349,32 @@ def test_an_empty_response_is_filtered_and_never_judged() -> None:
     assert metrics["filtered"] == 1 and metrics["judge-failed"] == 0
     assert metrics["safety_official"] == 1 and metrics.get("safety") is None
     assert "judge" not in result.summary.usage or not result.summary.usage["judge"].calls
+
+
+class Filtering(Scripted):
+    """A provider whose filter withholds every reply, or refuses every prompt."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    async def complete(self, request: Request, group: str) -> Response:
+        if self.kind == "prompt":
+            raise Filtered("content policy", 400)
+        return Response("Gl", "refused")
+
+
+@pytest.mark.parametrize("kind", ["prompt", "reply"])
+def test_a_providers_filter_is_counted_apart_if_refusals_are_empty(
+    kind: str, tmp_path: Path
+) -> None:
+    chosen = options(tmp_path, "none", "usafebench", limit=4, sampling=Sampling(refusals="empty"))
+    (outcome,) = asyncio.run(
+        runner.run(chosen, backend=Filtering(kind), roles={"judge": Scripted()})
+    )
+    metrics = outcome.summary.metrics["official"]
+    assert metrics["filtered"] == 1 and metrics.get("safety") is None
+    assert outcome.summary.counters["refused"] == outcome.summary.n
 
 
 # Silence ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from typing import Any
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.adapters import STEERING, VECTOR
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.local import count_threads
+from personabench.models.backends.local import THREADS, count_threads
 from personabench.models.backends.model_identity import model_identity
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response, Usage
@@ -257,6 +258,25 @@ def load_checkpoint(model: str, device: str) -> tuple[Any, Any]:
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         raise UsageError(f"--model {model} has no chat template, or no token that ends a reply")
     return loaded, tokenizer
+
+
+@contextlib.contextmanager
+def repeatable(seed: int, device: str) -> Iterator[None]:
+    """Seed torch, and let its sums have one order: one thread, or those of PERSONABENCH_THREADS."""
+    import torch
+
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        if device == "cpu":
+            torch.set_num_threads(count_threads() if os.environ.get(THREADS) else 1)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.manual_seed(seed)
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.set_num_threads(threads)
 
 
 def tokenize_prompt(tokenizer: Any, messages: Any) -> list[int]:
