@@ -55,6 +55,8 @@ def test_a_profiler_gets_the_profiling_work_and_nothing_else(tmp_path: Path, met
     changes: Any = {}
     if method == "cicl":
         changes = {"assignments": ["two_step=true"], "tasks": "lamp3"}
+    elif "safety" in METHODS[method].needs:
+        changes = {"tasks": "usafebench"}
     model, big = Scripted(), Scripted(PROFILER)
     chosen = with_profiler(tmp_path, method, limit=3, **changes)
     summary = run(chosen, backend=model, roles={"profiler": big}).summary
