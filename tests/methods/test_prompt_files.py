@@ -15,7 +15,7 @@ from personabench.testing import trial
 
 # The compact texts are those of the published reference results.  Another hash orphans these.
 COMPACT = {
-    "amem_like": "663bf29754f2235d53b52f5f9e6aa0a61654017edf02c260c9f45ca14add18ed",
+    "amem_like": "f3e949de3a0a545f0f36e242fbeb5cc3b76c0c7de3c3d9ad33dbc8b2031f3f55",
     "cicl": "8cbb693fecc81d7fc4322ff42d667cb4f75162cda0f69f70fbbcc38595805f20",
     "cipher": "239180df846b4e4476af49b0dfe5a16d0cffba2e2c8e40d993f7610a03941044",
     "compsum": "ebee9c03f907980410feb055947b46b2f0bc57d7f9166e8bb947690f78be393b",
@@ -27,11 +27,11 @@ COMPACT = {
     "hyperalign": "0437fab4a2ceb8fcca8df4aca5bd33b39c7802f8341e4c942c9757aae4b060a4",
     "k_lamp": "5f1f3f4b27a8504f5877245f4acd0b3d15504793a32140efbdbf4fff13cb1fae",
     "mara": "efe8cc75a834d21d6375af32d0f3bfd246558c2ab197023862c0693985cf8689",
-    "mem0_like": "26377b9da7e7957ba238e7e61030c8748e571bbc81183286b90d7c1233d6a38e",
+    "mem0_like": "9c693c4819414a6607877382fba4efc08b1e46c708353fee68bae4ba9ed3bebe",
     "memorybank_like": "69119442cecacce525b0195650bc11ff694b17012e057f6035d81bf0d0612e80",
-    "memoryos_like": "1eddc722700cf7c1f397adf0c6216ec2bbbc85d8ea78c5c80794a99368f16d83",
+    "memoryos_like": "3313ee928642d2b28130243ad65e52a393c8c54980fcf87493b17b9364f6902d",
     "persona_db": "c365ecc4f2ef5d850d6c7ec47ab91a2f85871b229339bd6a9b6774acd31cd5e6",
-    "raise": "6f7930d9b85c0afe2516623c79a252f8b67a5a421cf4cfc6bbda16c921281c89",
+    "raise": "3f08859157ea8b53329d07b4b730750d97b201bedeacada289ce075cf9f254ba",
     "prose": "e41db542435925a437a24662cca6a098aae556234f059a49bd7c5dd992c92556",
     "remind": "76cbd724c597b5ebef3203373ddcb3278f1e8ff4d46d6a5795e975794854eab1",
     "rpm": "ce56a3865c1ae30b3438ba18a26ede9487b90e71034561ace9910ac4487ddc9d",
@@ -62,6 +62,14 @@ FILES = collect_files()
 def test_compact_texts_are_those_of_the_reference_results() -> None:
     hashes = {owner: digest(Prompts([file]).resolved) for owner, file in sorted(FILES.items())}
     assert hashes == COMPACT
+
+
+@pytest.mark.parametrize("owner", FILES)
+@pytest.mark.parametrize("wording", WORDINGS)
+def test_braces_of_json_are_written_once(owner: str, wording: WordingName) -> None:
+    # Only `{{word}}` stands for `{word}`; doubled before anything else, a model sees both.
+    for texts in Prompts([FILES[owner]], wording).resolved[owner].values():
+        assert not [text for text in texts.values() if re.search(r"\{\{(?!\w+\}\})", text)]
 
 
 @pytest.mark.parametrize("owner", FILES)
