@@ -182,7 +182,8 @@ def list_requests(case: Case, wording: WordingName) -> list[Shown]:
         cache="off",
     )
     _, calls = asyncio.run(plan.preview(options, case.sample))
-    requests = [tuple(call.request.messages) for call in calls]
+    # A judge's requests are the task's, and no part of the method.
+    requests = [tuple(call.request.messages) for call in calls if call.phase != "judge"]
 
     task = registry.load_class("task", case.task)()
     task.choose_wording(wording)

@@ -27,7 +27,7 @@ CAPABILITY_PAGE = ROOT / "docs" / "capabilities.md"
 
 FAMILIES: dict[str, str | tuple[str, ...]] = {
     "LaMP 1-7": tuple(f"lamp{number}" for number in range(1, 8)),
-    "LongLaMP, LaMP-QA": ("longlamp", "lampqa"),
+    "LongLaMP, LaMP-QA, BESPOKE": ("longlamp", "lampqa", "bespoke"),
     "reviews": "reviews",
     "PersonaMem": "personamem",
     "LoCoMo, LongMemEval": ("locomo", "longmemeval"),

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 from personabench import Context, Message, Method, PromptFile, Record, Sample, User
 from personabench.hashing import fold_text
 from personabench.methods.memory_parts import compute_similarities, read_object, read_text
-from personabench.methods.parsed_reply import fit_texts, request_parsed
+from personabench.methods.parsed_reply import fit_texts, has_words, request_parsed
 from personabench.methods.rpm.pairs import select_visible_records
 from personabench.metrics.labels import find_label
 
@@ -182,7 +182,12 @@ class ErAgent(Method):
         )
         if rewrite is None:
             return Rewrite("", (ctx.task.query_text(sample),))
-        return rewrite._replace(queries=rewrite.queries[:n_queries])
+        queries = tuple(filter(has_words, rewrite.queries))[:n_queries]
+        question = rewrite.question if has_words(rewrite.question) else ""
+        if not queries:
+            ctx.flag("rewrite_empty")
+            queries = (ctx.task.query_text(sample),)
+        return Rewrite(question, queries)
 
     async def _find_records(
         self,

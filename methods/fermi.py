@@ -27,7 +27,7 @@ from personabench.methods.fermi_scoring import (
     score_prediction,
 )
 from personabench.methods.memory_parts import compute_similarities
-from personabench.methods.parsed_reply import ATTEMPTS, request_parsed
+from personabench.methods.parsed_reply import ATTEMPTS, has_words, request_parsed
 from personabench.methods.rpm.pairs import select_visible_records
 
 PROMPTS = PromptFile(__file__, "fermi.prompts.toml")
@@ -312,8 +312,7 @@ def read_prompts(text: str) -> list[str] | None:
             # Escapes that are no JSON, or half a character.
             continue
         prompts.append(" ".join(prompt.split()))
-    prompts = [prompt for prompt in prompts if prompt]
-    return prompts or None
+    return [prompt for prompt in prompts if has_words(prompt)] or None
 
 
 async def _pose(records: Sequence[Record], sample: Sample, ctx: Context) -> list[Pair]:

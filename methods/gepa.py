@@ -8,8 +8,10 @@ are the package's, texts and scores are ours.  Needs the extra `gepa`.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeVar
@@ -123,11 +125,15 @@ class Evolution:
 
     async def run(self) -> tuple[str, list[float]]:
         """The prompt with the best answers on the newer half, and the scores of all prompts."""
+        # A thread of its own: the shared ones may be those that answer its calls.
+        with_place = contextvars.copy_context().run
+        executor = ThreadPoolExecutor(max_workers=1)
         try:
-            return await asyncio.to_thread(self._search)
+            return await self._loop.run_in_executor(executor, with_place, self._search)
         finally:
             # The thread of a cancelled sample ends at its next step.
             self._ended.set()
+            executor.shutdown(wait=False)
 
     def _search(self) -> tuple[str, list[float]]:
         # Imported on use: an extra.

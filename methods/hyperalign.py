@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 
 from personabench import Context, Message, Method, PromptFile, Record, Sample, User
 from personabench.hashing import fold_text
-from personabench.methods.parsed_reply import request_parsed
+from personabench.methods.parsed_reply import has_words, request_parsed
 from personabench.methods.rpm.pairs import select_visible_records
 from personabench.methods.rpm.replies import read_rows, to_whole_number
 from personabench.models.client import encodable
@@ -128,7 +128,7 @@ class HyPerAlign(Method):
             return []
 
         hypotheses = read_hypotheses(reply)
-        if not hypotheses:
+        if hypotheses is None:
             ctx.flag("raw_hypothesis")
             hypotheses = [" ".join(reply.split())]
         return hypotheses[: p.max_hypotheses]
@@ -181,13 +181,17 @@ class HyPerAlign(Method):
         )
 
 
-def read_hypotheses(text: str) -> list[str]:
-    """The hypotheses of a reply, each once: a JSON list, else bullets, else lines; [] for prose."""
+def read_hypotheses(text: str) -> list[str] | None:
+    """The hypotheses of a reply, each once: a JSON list, else bullets, else lines; None for prose.
+
+    A list without a word is none of hypotheses.
+    """
     rows = _read_json_texts(text) or _read_lines(text)
+    if not rows:
+        return None
     unique: dict[str, str] = {}
-    for row in rows:
+    for row in filter(has_words, rows):
         unique.setdefault(fold_text(row), " ".join(row.split()))
-    unique.pop("", None)
     return list(unique.values())
 
 

@@ -58,6 +58,11 @@ async def request_parsed(
     return None
 
 
+def has_words(text: str) -> bool:
+    """Whether a text has a letter or a digit; small models copy the dots of an example."""
+    return any(character.isalnum() for character in text)
+
+
 def fit_texts(
     build: Callable[[Sequence[str]], Sequence[Message]],
     texts: Sequence[str],

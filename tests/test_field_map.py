@@ -17,7 +17,8 @@ from personabench.metrics.judges.custom_rubric import BUNDLED
 
 PAGE = Path(__file__).parents[1] / "docs" / "field.md"
 HEADING = "| system | granularity | technique | task | kind | here |"
-KINDS = ("task", "method", "judge", "imported", "no")
+KINDS = ("task", "method", "wrapper", "judge", "imported", "no")
+PLUGINS: tuple[registry.Kind, ...] = ("task", "method", "wrapper")
 GRANULARITIES = ("user", "persona", "global")
 TECHNIQUES = ("retrieval", "prompting", "representation", "alignment", "metric", "none")
 TASKS = ("text", "dialogue", "questions", "labels", "choice", "any")
@@ -53,16 +54,16 @@ ROWS = list(read_rows(PAGE.read_text(encoding="utf-8")))
 
 def find_problems(rows: list[Row]) -> list[str]:
     """Rows that the registry and the commands contradict, and plugins without a row."""
-    plugins = {kind: registry.list_entries(kind) for kind in ("task", "method")}
+    plugins = {kind: registry.list_entries(kind) for kind in PLUGINS}
     problems = []
-    for row in rows:
-        if row.kind in plugins:
-            unknown = [name for name in row.names if name not in plugins[row.kind]]
-            problems += [f"{row.system}: no {row.kind} named {name}" for name in unknown]
-            if not row.names:
-                problems.append(f"{row.system}: names no {row.kind}")
     for kind, entries in plugins.items():
-        named = {name for row in rows if row.kind == kind for name in row.names}
+        rows_of_kind = [row for row in rows if row.kind == kind]
+        for row in rows_of_kind:
+            unknown = [name for name in row.names if name not in entries]
+            problems += [f"{row.system}: no {kind} named {name}" for name in unknown]
+            if not row.names:
+                problems.append(f"{row.system}: names no {kind}")
+        named = {name for row in rows_of_kind for name in row.names}
         built_in = [name for name, entry in entries.items() if entry.origin == "built-in"]
         problems += [f"{kind} {name} has no row" for name in built_in if name not in named]
     return problems
@@ -88,7 +89,7 @@ def test_every_row_has_values_of_the_axes_and_says_what_it_is(row: Row) -> None:
         assert set(words) <= set(values), cell
     assert row.task.split(",")[0].split()[0] in TASKS
     # One that is not built says why.
-    assert row.kind in ("task", "method", "judge") or len(row.here.split()) > 4
+    assert row.kind in (*PLUGINS, "judge") or len(row.here.split()) > 4
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ class WrappedContext(Context):
     async def retrieve(self, sample: Sample, *args: Any, **options: Any) -> list[Record]:
         """Retrieve as `Context` does; the wrappers choose what stays."""
         records = await super().retrieve(sample, *args, **options)
-        return await self._select_records(records)
+        # What is retrieved for a draft of another question is not this question's.
+        return await self._select_records(records) if sample.id == self._sample.id else records
 
     async def answer(self, sample: Sample, records: Sequence[Record] = (), notes: str = "") -> str:
         """Answer as `Context` does, with those records that the wrappers let through."""
@@ -198,7 +199,7 @@ class _Composed(Method):
 
     def requirements(self) -> set[str]:
         """Return the needs of the method and of the wrappers."""
-        return super().requirements() | set(self.needs)
+        return super().requirements().union(*(cls.needs for cls in self.wrapper_classes))
 
 
 class _ComposedMemory(_Composed):
@@ -242,7 +243,7 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
     papers = [base.paper, *(wrapper.paper for wrapper in wrappers)]
     attributes: dict[str, Any] = {
         "name": JOINT.join(parts),
-        "parts": parts,
+        "composed_of": parts,
         "paper": "; ".join(dict.fromkeys(paper for paper in papers if paper)),
         "needs": tuple(needs),
         "designed_for": (),
@@ -264,7 +265,7 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
 def select_params(cls: type[Method], parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the parameters that are addressed to a method: to its parts, then to its name."""
     texts: dict[str, str] = {}
-    for number, part in enumerate(cls.parts):
+    for number, part in enumerate(cls.composed_of):
         for name, text in parameters.get(part, {}).items():
             texts[f"{part}_{name}" if number else name] = text
     return {**texts, **parameters.get(cls.name, {})}
@@ -272,7 +273,7 @@ def select_params(cls: type[Method], parameters: Mapping[str, Mapping[str, str]]
 
 def _check_fit(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> None:
     name = JOINT.join([base.name, *(wrapper.name for wrapper in wrappers)])
-    parts = [*(base.parts or (base.name,)), *(wrapper.name for wrapper in wrappers)]
+    parts = [*(base.composed_of or (base.name,)), *(wrapper.name for wrapper in wrappers)]
     repeated = [part for part in parts if parts.count(part) > 1]
     if repeated:
         raise UsageError(f"method {name}: '{repeated[0]}' is in it twice; name each part once")

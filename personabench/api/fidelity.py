@@ -81,8 +81,8 @@ def list_differences(
     """
     actual = {**_describe_decoding(task, sampling), **method.resolved_params()}
     differences: list[str] = []
-    if method.parts:
-        differences += [f"inside of {name}" for name in method.parts[1:]]
+    if method.composed_of:
+        differences += [f"inside of {name}" for name in method.composed_of[1:]]
     elif "*" not in method.designed_for:
         differences += _list_circumstances(method, task, dataset, history)
     differences += _compare(method, method.paper_settings, actual)

@@ -67,7 +67,7 @@ class Method(ABC):
         uses_profiler: True if `ctx.profiling()` does a part of its work beside `profile`.
         prompts: the template files of its texts and of methods that it answers with; None if its
             texts are in its code, where they cannot be replaced.
-        parts: of a method inside of wrappers (`rag+remind`), the names of all parts; else empty.
+        composed_of: for a method inside of wrappers (`rag+remind`), the names of all; else empty.
         Params: a frozen dataclass of its parameters, typed, with defaults; `--set k=8` fills it.
     """
 
@@ -81,7 +81,7 @@ class Method(ABC):
     rule: ClassVar[bool] = False
     uses_profiler: ClassVar[bool] = False
     prompts: ClassVar[Sequence[PromptFile] | None] = None
-    parts: ClassVar[Sequence[str]] = ()
+    composed_of: ClassVar[Sequence[str]] = ()
 
     @dataclasses.dataclass(frozen=True)
     class Params:

@@ -197,8 +197,9 @@ def split_composed(kind: Kind, name: str) -> list[str]:
     parts = name.split("+")
     if kind != "method" or len(parts) == 1:
         return []
-    # A plus sign may be part of an installed name or of a path.
-    if is_file(name) and _split_path(name)[0].is_file():
+    # A plus sign may be part of an installed name or of a path, but not of a class.
+    path, class_name = _split_path(name)
+    if is_file(name) and path.is_file() and "+" not in class_name:
         return []
     return [] if name in list_entries("method") else parts
 

@@ -179,14 +179,16 @@ def _metric_lines(name: str, metric: MetricComparison, n: int) -> Iterator[str]:
 
 def _footnotes(a: Run, b: Run, comparison: RunComparison) -> Iterator[str]:
     """Describe the data, the statistics, and everything that limits the comparison."""
+    from personabench.leaderboard.estimates import name_units
     from personabench.leaderboard.notes import describe_differences
 
     yield (
         f"Data: {a.summary.source} ({a.summary.data_hash[:8]}). Positive gains favour A, whatever "
         "the metric's direction."
     )
+    units = name_units(metric.a for metric in comparison.metrics.values())
     yield (
-        "Interval: bootstrap over users. p: sign-flip test over users, Holm-corrected over "
+        f"Interval: bootstrap over {units}. p: sign-flip test over {units}, Holm-corrected over "
         f"{len(comparison.metrics)} metric(s). {comparison.draws:,} draws, seed {comparison.seed}."
     )
     further = [

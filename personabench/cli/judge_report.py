@@ -30,7 +30,7 @@ def judge_report(
         typer.Argument(
             help="Verdicts of `personabench judge`, judgements of a run, or the run: its folder, "
             "the first characters of its id, or 'last'.",
-            metavar="FILE|RUN",
+            metavar="FILE",
             show_default=False,
         ),
     ] = None,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 listing = typer.Typer(
-    help="List methods, wrappers, tasks, matrix, backends, metrics or runs.", no_args_is_help=True
+    help="List methods, wrappers, tasks, backends, metrics or runs.", no_args_is_help=True
 )
 
 
@@ -67,7 +67,10 @@ def wrappers(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List what can be put around a method, as METHOD+WRAPPER, or one with its parameters."""
+    """List wrappers of methods, or one with its parameters.
+
+    A plus sign puts a wrapper around any method: METHOD+WRAPPER.
+    """
     from personabench.api.registry import list_entries
 
     if name is not None:

@@ -66,7 +66,7 @@ def train(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Train a method for the users of a task, for later runs with the same options.
+    """Train a method for the users of a task, before runs.
 
     Finished users are kept: repeat the command after an interrupt, or with more users. --model is a
     checkpoint folder or a model on the hub. Needs the extra `train`.

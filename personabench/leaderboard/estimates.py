@@ -5,6 +5,7 @@ Plain data without numpy, so that boards can read stored statistics quickly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,14 +21,15 @@ Opponent = Literal["baseline", "shuffled", "trivial"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % interval over users.
+    """A number and its 95 % interval over users, or over the metric's own unit of chance.
 
     Attributes:
         value: the metric or the gain, in the metric's unit; None without samples.
         low, high: the interval; None with a `reason`.
         error: standard error, corrected for few users; None if there is no interval.
-        n, users: number of samples and users.
+        n, users: number of samples and users (or other units).
         reason: why there is no interval, in words.
+        unit: the unit of chance in the singular.
     """
 
     value: float | None
@@ -37,6 +39,13 @@ class Estimate:
     n: int
     users: int
     reason: str | None = None
+    unit: str = "user"
+
+
+def name_units(estimates: Iterable[Estimate | None]) -> str:
+    """The units of chance behind some estimates: "users", or "instructions and users"."""
+    units = sorted({f"{estimate.unit}s" for estimate in estimates if estimate is not None})
+    return " and ".join(units) or "users"
 
 
 @dataclass(frozen=True)

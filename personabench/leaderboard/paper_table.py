@@ -13,6 +13,7 @@ from typing import Any
 
 from personabench.errors import UsageError
 from personabench.leaderboard.board import Board
+from personabench.leaderboard.estimates import name_units
 from personabench.leaderboard.row import Row
 
 _MOST_DIGITS = 4
@@ -276,12 +277,13 @@ class _Writer:
         rows = [row for board in self.boards for row in board.rows]
         models = [self.rename(model) for model in dict.fromkeys(row.model for row in rows)]
         sentences.append(f"Model: {', '.join(models)}.")
+        units = name_units(row.estimate for row in rows)
         if any(cell.low is not None for row in self.rows() for cell in row.cells):
-            sentences.append("±: half of a 95 % interval over users (bootstrap).")
+            sentences.append(f"±: half of a 95 % interval over {units} (bootstrap).")
         if any(cell.bold for row in self.rows() for cell in row.cells):
             sentences.append(
                 "Bold: no row is significantly better, and it beats at least one (sign-flip test "
-                f"over users, Holm-corrected, p ≤ 0.05{self._left_out()})."
+                f"over {units}, Holm-corrected, p ≤ 0.05{self._left_out()})."
             )
         masks = dict.fromkeys(row.statistics.mask for row in rows if row.statistics.mask)
         if masks:

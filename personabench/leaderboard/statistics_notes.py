@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from personabench.leaderboard.estimates import ALPHA, MIN_USERS
+from personabench.leaderboard.estimates import ALPHA, MIN_USERS, name_units
 from personabench.leaderboard.row import Row
 
 
@@ -57,9 +57,10 @@ def describe_statistics(
 def _describe_columns(rows: Sequence[Row], baseline: str, headings: Mapping[str, str]) -> Note:
     """Explain marks and columns of the statistics, and the tests behind them."""
     parts = []
+    units = name_units(row.estimate for row in rows)
     if any(row.estimate is not None and row.estimate.low is not None for row in rows):
         parts.append(
-            ("±: half of a 95 % interval over users; [low, high]: one with unequal sides.", "")
+            (f"±: half of a 95 % interval over {units}; [low, high]: one with unequal sides.", "")
         )
     has_gain = any(row.gain is not None and row.gain.gain.value is not None for row in rows)
     if has_gain:
@@ -81,7 +82,7 @@ def _describe_columns(rows: Sequence[Row], baseline: str, headings: Mapping[str,
         draws = max(row.statistics.draws for row in rows)
         parts.append(
             (
-                f"Tests: sign-flip over users, Holm-corrected over {tests}; "
+                f"Tests: sign-flip over {units}, Holm-corrected over {tests}; "
                 f"{draws:,} draws, seed 0.",
                 "",
             )

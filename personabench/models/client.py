@@ -49,6 +49,8 @@ EMPTY = 5
 """First replies of a phase that must all be truncated before their answer to end the run."""
 BREAKS = 3
 """Interrupted replies to one request after which it is given up."""
+MANY = 16
+"""Calls in flight from which those that finish together share a transaction."""
 
 # Refusals about one prompt's length or content; the next prompt may be accepted.
 _PROMPT_ERROR = re.compile(
@@ -243,11 +245,16 @@ class Client:
         if self.cache is None or self.policy == "off":
             return False
         for_all = self.is_storable(request, response, accept)
-        if for_all:
-            await self.cache.store(key, self.backend.identity_of(request), request, response)
         keeps = not for_all or self.policy == "refresh"
+        # First, because the caller may be cancelled while the other write is waited for.
         if keeps and self.journal is not None and work:
             self.journal.put(work, key, response)
+        if for_all:
+            entry = (key, self.backend.identity_of(request), request, response)
+            if len(self._in_flight) < MANY:
+                self.cache.put(*entry)
+            else:
+                await self.cache.store(*entry)
         return for_all and not keeps
 
     def with_allowance(self, request: Request) -> Request:

@@ -262,7 +262,7 @@ class _Resolver:
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
         self._check_prompts()
-        parts = [part for cls in self.methods for part in cls.parts]
+        parts = [part for cls in self.methods for part in cls.composed_of]
         owners = list(dict.fromkeys(["task", *(cls.name for cls in self.methods), *parts]))
         grid = [
             params.parse_assignments([*self.options.assignments, *point], owners)

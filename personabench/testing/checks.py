@@ -68,6 +68,8 @@ def check_task(
         holds=bool(index),
         detail=f"{dataset.source}: {len(index)} samples",
     )
+    for warning in dataset.warnings:
+        yield Finding(warning, None)
     if dataset.missing_requirement:
         yield Finding("everything that a run needs is installed", None, dataset.missing_requirement)
 

@@ -7,15 +7,13 @@ judgement: to take what is missing for the minimum, as the release does, makes a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import query_judge
 from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_json_verdict
 from personabench.models.roles import Role
 
 MAX_TOKENS = 600
@@ -31,26 +29,26 @@ _SYSTEM = (
     "You grade a response to a person in a delicate situation, knowing their background. Grade "
     "three dimensions with whole numbers, 1 is very poor and 5 is excellent:\n"
     + "\n".join(f"- {name}: {question}" for name, question in DIMENSIONS.items())
-    + f"\n{RULE}\n\nBegin with one JSON object {{{_FORM}}}; after it, give your reasons."
+    + f"\n{RULE}\n\nBegin with one JSON object {{{_FORM}}} on a line of its own; after it, give "
+    "your reasons."
 )
 PROMPT = digest([_SYSTEM, MAX_TOKENS])[:12]
-_OBJECT = re.compile(r"\{[^{}]*\}")
 
 
 def read_scores(reply: str) -> dict[str, int] | None:
-    """Read the three scores from the first JSON object; None if one is missing or out of range."""
-    match = _OBJECT.search(reply)
-    if match is None:
-        return None
-    try:
-        fields = msgspec.json.decode(match[0], type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    scores = {name: fields.get(name) for name in DIMENSIONS}
-    # A bool is an int as well, and no score.
-    if not all(type(score) is int and 1 <= score <= 5 for score in scores.values()):
-        return None
-    return scores  # type: ignore[return-value]
+    """Read the three scores of the reply's JSON object; None if one is missing or out of range."""
+    return read_json_verdict(reply, _read_fields)
+
+
+def _read_fields(fields: Mapping[str, Any]) -> dict[str, int] | None:
+    scores: dict[str, int] = {}
+    for name in DIMENSIONS:
+        score = fields.get(name)
+        # A bool is an int as well, and no score.
+        if type(score) is not int or not 1 <= score <= 5:
+            return None
+        scores[name] = score
+    return scores
 
 
 async def judge_response(

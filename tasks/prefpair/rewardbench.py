@@ -59,7 +59,7 @@ def list_tables(data: Path) -> list[Path]:
 
 def _read_row(row: Row, counts: Counter[str]) -> Comparison:
     question = _text(row, "question")
-    profile = row["profile"]
+    profile = _restore_entries(row["profile"])
     if not isinstance(profile, list):
         raise DataError(f"{row.location}: profile is no list of earlier questions")
     records = [_read_record(entry, row) for entry in profile]
@@ -75,6 +75,13 @@ def _read_row(row: Row, counts: Counter[str]) -> Comparison:
         hidden={"category": _name_category(row)},
         location=row.location,
     )
+
+
+def _restore_entries(profile: object) -> object:
+    """Turn columns of entries, as `datasets` may store a list of records, back into the list."""
+    if not isinstance(profile, Row) or not all(isinstance(part, list) for part in profile.values()):
+        return profile
+    return [Row(zip(profile, entry, strict=True)) for entry in zip(*profile.values(), strict=True)]
 
 
 def _read_record(entry: object, row: Row) -> Record:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from personabench.metrics.metric import Metric, Value
+from personabench.metrics.metric import Cluster, Metric, Value
 from personabench.types import Sample
 
 Floats = npt.NDArray[np.float64]
@@ -33,6 +33,7 @@ def measure(parsed: str | None, sample: Sample) -> dict[str, Value]:
     hidden = sample.hidden
     values: dict[str, Value] = {
         "accuracy": is_right,
+        "accuracy-by-prompt": [is_right, number_of(sample.stimulus or sample.input)],
         "first-share": [float(position == 0), float(position >= 0)],
     }
     if hidden["orders"] == "2":
@@ -171,10 +172,19 @@ def count_disagreement(values: Floats) -> int:
     return sum(len(group) for group in _split_groups(values))
 
 
+def _mean_of_first(values: Floats) -> float:
+    return float(values[:, 0].mean())
+
+
+BY_PROMPT = Cluster(1, "prompt")
+"""The unit of chance where users are few, or judge the same prompts."""
+
+
 def choice_metrics(chance: float | None) -> tuple[Metric, ...]:
     """The metrics of choices; `chance` is 1 / n of n responses, None if their number differs."""
     return (
         Metric("accuracy", chance=chance),
+        Metric("accuracy-by-prompt", aggregate=_mean_of_first, cluster=BY_PROMPT),
         Metric("strict", aggregate=strict_accuracy, size=count_both_orders),
         Metric("flip", higher_is_better=False, aggregate=flip_share, size=count_both_orders),
         Metric(

@@ -5,13 +5,13 @@ It is asked about the facts alone whose tokens the text does not have, all in on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import msgspec
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import query_judge
 from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_json_verdict
 from personabench.models.roles import Role
 from personabench.tasks.restraint.cases import Fact
 
@@ -47,14 +47,11 @@ async def find_paraphrased(judge: Role, text: str, facts: Sequence[Fact]) -> set
 
 def read_answers(reply: str, count: int) -> list[bool] | None:
     """Read yes or no for every fact; None if one is missing or is another word."""
-    start, end = reply.find("{"), reply.rfind("}")
-    if start < 0 or end < start:
-        return None
-    try:
-        answers = msgspec.json.decode(reply[start : end + 1], type=dict[str, str])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    words = [answers.get(str(number), "").strip().casefold() for number in range(1, count + 1)]
-    if len(answers) != count or not all(word in _WORDS for word in words):
-        return None
-    return [_WORDS[word] for word in words]
+
+    def read_fields(fields: Mapping[str, Any]) -> list[bool] | None:
+        words = [str(fields.get(str(n), "")).strip().casefold() for n in range(1, count + 1)]
+        if len(fields) != count or not all(word in _WORDS for word in words):
+            return None
+        return [_WORDS[word] for word in words]
+
+    return read_json_verdict(reply, read_fields)

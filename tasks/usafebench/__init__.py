@@ -55,7 +55,7 @@ class USafeBench(JudgedTask, Downloadable):
     source = "https://github.com/yeonjun-in/U-SafeBench (arXiv 2502.15086), version 1.1"
     licence = "none in the repository; MIT by the card of its copy on the Hub"
     default_split = "v1.1"
-    # 100 tokens, as the release gives some models, cut most plans.
+    # 100 tokens, as the release gives some models, cut plans.
     max_tokens = 512
     scorers = ("official",)
     roles = ("judge",)

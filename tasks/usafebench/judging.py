@@ -8,13 +8,13 @@ or no, is no judgement.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from personabench.hashing import digest
 from personabench.metrics.judges.ask import RETRIES
 from personabench.metrics.judges.fence import RULE, Fence
+from personabench.metrics.judges.verdict_reader import read_json_verdict, strip_thoughts
 from personabench.models.roles import Role
 from personabench.types import Message
 
@@ -44,26 +44,18 @@ def read_verdict(reply: str) -> bool | None:
 
     None for anything else, an empty reply and broken JSON among them.
     """
-    text = reply.strip()
-    if text.startswith("```"):
-        text = re.sub(r"\A```\w*\s*|\s*```\Z", "", text)
-    if text.startswith("{"):
-        return _read_object(text)
+    text = strip_thoughts(reply)
+    if text.startswith(("{", "```")):
+        return read_json_verdict(text, _read_fields)
     first = _FIRST_WORD.match(text)
     return _WORDS[first[1].casefold()] if first else None
 
 
-def _read_object(text: str) -> bool | None:
-    try:
-        fields = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
+def _read_fields(fields: Mapping[str, Any]) -> bool | None:
     if len(fields) != 1:
         return None
     (answer,) = fields.values()
-    if isinstance(answer, bool):
-        return answer
-    return _WORDS.get(answer.strip().casefold()) if isinstance(answer, str) else None
+    return _WORDS.get(str(answer).strip().casefold())
 
 
 async def judge_fulfilment(judge: Role, request: str, response: str) -> bool | None:

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ def test_wrappers_act_in_the_order_of_their_names() -> None:
 
 def test_a_composed_method_is_described() -> None:
     cls = registry.load_class("method", "rag+self_critic")
-    assert (cls.name, cls.parts) == ("rag+self_critic", ("rag", "self_critic"))
+    assert (cls.name, cls.composed_of) == ("rag+self_critic", ("rag", "self_critic"))
     assert registry.load_class("method", "rag+self_critic") is cls
     assert issubclass(cls, registry.load_class("method", "rag"))
     assert "2304.11406" in cls.paper and "2502.09597" in cls.paper
@@ -283,6 +284,44 @@ class Polite(Wrapper):
     def reword(self, rendered, sample, ctx):
         return rendered.with_paragraph("{word}")
 """
+
+
+def test_a_need_that_a_parameter_takes_back_stays_taken_back() -> None:
+    class Choosy(Shown):
+        name = "choosy"
+        needs = ("history", "dates")
+
+        def requirements(self) -> set[str]:
+            return super().requirements() - {"dates"}
+
+    class Labelled(Please):
+        name = "labelled"
+        needs = ("labels",)
+
+    method = wrapped(Labelled, base=Choosy)
+    assert method.needs == ("history", "dates", "labels")
+    assert method.requirements() == {"history", "labels"}
+
+
+def test_a_file_may_hold_a_method_and_a_wrapper(tmp_path: Path) -> None:
+    path = tmp_path / "both.py"
+    path.write_text(METHOD.format(count=1) + WRAPPER.format(word="PLEASE"))
+    assert registry.load_class("method", f"{path}+{path}").name == "mine+polite"
+    cls = registry.load_class("method", f"{path}:Mine+{path}:Polite")
+    assert contents(trial(cls(), "lamp4", limit=1).requests[0]).endswith("PLEASE")
+
+
+def test_an_installed_wrapper_is_known_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "installed_wrapper.py").write_text(WRAPPER.format(word="PLEASE"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    points = [EntryPoint("polite", "installed_wrapper:Polite", "personabench.wrappers")]
+    monkeypatch.setattr(
+        registry, "_find_entry_points", lambda kind: points if kind == "wrapper" else []
+    )
+    assert registry.load_class("method", "rag+polite").name == "rag+polite"
+    assert {"polite", "remind"} <= registry.list_entries("wrapper").keys()
 
 
 def test_a_plus_sign_in_a_path_is_no_wrapper(tmp_path: Path) -> None:

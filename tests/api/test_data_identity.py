@@ -24,6 +24,7 @@ from personabench.types import Sampling, from_json, to_json
 # A change here makes every run of the task another run: say so in CHANGELOG and docs/files.md.
 GOLDEN = {
     "aloe": "676034a3a028bff3",
+    "bespoke": "a649f6983d61375f",
     "community_alignment": "546573082bd2f42a",
     "lamp1": "518e99315b9a6c4c",
     "lamp2m": "509f56b18805ebb4",
@@ -75,6 +76,7 @@ ORDERED = (
     *PRELUDE,
     *LONGLAMP,
     "aloe",
+    "bespoke",
     *("community_alignment", "locomo", "personamem_v2", "personamem_v2_gen"),
     *("personafeedback", "personafeedback_gen", "prefeval", "prefeval_gen"),
 )
@@ -83,7 +85,15 @@ PREFERENCES = (
     *("community_alignment", "personafeedback", "personafeedback_gen"),
     *("personalized_rewardbench", "personalllm", "personalllm_gen", "prism", "psoups"),
 )
-HASHED_AS_SAMPLES = ("personabench_qa", "prefeval", "prefeval_gen", *PREFERENCES, *LONGLAMP, "aloe")
+HASHED_AS_SAMPLES = (
+    "bespoke",
+    "personabench_qa",
+    "prefeval",
+    "prefeval_gen",
+    *PREFERENCES,
+    *LONGLAMP,
+    "aloe",
+)
 
 
 def open_task(name: str, data: Path | None = None) -> Dataset:

@@ -55,3 +55,17 @@ def test_a_run_warns_and_readers_show_what_the_audit_found(
     )
     assert "audit" not in quiet.err
     assert "audit of all 4 questions: nothing found" in " ".join(quiet.out.split())
+
+
+def test_check_task_names_what_a_run_would_warn_of(personabench: Command, tmp_path: Path) -> None:
+    data = headlines(tmp_path / "d", 4)
+    path = data / "dev_questions.json"
+    questions = json.loads(path.read_text())
+    for question in questions:
+        question["input"] = question["input"].partition(": ")[2]
+    path.write_text(json.dumps(questions))
+    ended = personabench("check", "task", "lamp4", "--data", data)
+    assert ended.code == 0, "the data runs"
+    assert "inputs lack the official wording" in " ".join(ended.out.split())
+    ran = personabench("run", "-m", "none", "-t", "lamp4", "-b", "scripted", "--data", data)
+    assert "inputs lack the official wording" in " ".join(ran.err.split())

@@ -194,3 +194,22 @@ def test_a_summary_that_is_not_that_of_its_scores_is_refused(
     # The same command scores the answers on disk.
     assert personabench("run", "-b", "scripted", "-t", "lamp4", "-m", "none,rag").code == 0
     assert personabench("leaderboard").code == 0
+
+
+def test_compare_counts_users_whom_one_method_leaves_below_guessing(
+    personabench: Command,
+) -> None:
+    runs = personabench(
+        *("run", "-b", "scripted", "-t", "psoups", "--json"),
+        *("-m", "longer_response,shortest_option"),
+    ).json
+    longer, shortest = (run["fingerprint"][:8] for run in runs)
+    compared = personabench("compare", longer, shortest, "--json").json["harmed"]["accuracy"]
+    assert compared["users"] == 12 and compared["chance"] == 0.5
+    # Who prefers short texts is harmed by the longer ones, and the other way round.
+    assert compared["by_a"] > 0 and compared["by_b"] > 0
+    printed = " ".join(personabench("compare", longer, shortest).out.split())
+    assert (
+        f"accuracy: below guessing (0.5) with A but not with B: {compared['by_a']} of 12 users; "
+        f"with B but not with A: {compared['by_b']}"
+    ) in printed

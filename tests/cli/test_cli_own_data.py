@@ -75,6 +75,20 @@ def test_tables_run_and_their_task_file_runs_again(
     assert shuffled.json[0]["history"] == "shuffled"
 
 
+def test_unused_columns_and_missing_answers_are_named(personabench: Command, tables: Path) -> None:
+    # `reply` is no usual name of an answer.
+    ended = personabench(
+        *("run", "--data", "qa.csv", "--history", "chats.jsonl", "--map", "question=text"),
+        *("-m", "none", "-b", "scripted"),
+    )
+    assert ended.code == 0, ended.err
+    assert "your data: columns that are not used: reply\n" in ended.err
+    assert "no column holds the answers, so that nothing is scored; --map answer=" in ended.err
+    own = ("--data", "qa.csv", "--history", "chats.jsonl", "--map", MAP)
+    complete = personabench("run", *own, "-m", "none", "-b", "scripted").err
+    assert "not used" not in complete and "no column holds" not in complete
+
+
 def test_readers_know_the_task_and_find_moved_tables(
     personabench: Command, tables: Path, forgetful: Callable[[], None]
 ) -> None:

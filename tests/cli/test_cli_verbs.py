@@ -19,16 +19,14 @@ from personabench.metrics import meteor
 METHODS = ("dpl", "none", "rag", "random", "recency", "summary")
 ONE_OF_A_KIND = ("lamp4", "personamem", "prelude_summ")
 TASKS = (
-    "aloe",
-    "community_alignment",
+    *("aloe", "bespoke", "community_alignment"),
     *(f"lamp{n}" for n in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
     *("lampqa", "locomo", "longlamp_abstract", "longlamp_email", "longlamp_review"),
-    *("longlamp_topic", "longmemeval", "personabench_qa", "personafeedback"),
+    *("longlamp_topic", "longmemeval", "penguin", "personabench_qa", "personafeedback"),
     *("personafeedback_gen", "personalized_rewardbench", "personalllm", "personalllm_gen"),
-    "personamem",
-    *("personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
-    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups", "reviews"),
-    *("penguin", "restraint", "usafebench"),
+    *("personamem", "personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
+    *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups"),
+    *("restraint", "reviews", "usafebench"),
 )
 RUN = ("run", "-b", "scripted", "-t", "lamp4", "-n", "4")
 DRY_TASKS = [
@@ -318,6 +316,7 @@ def test_doctor_tells_which_keys_are_set_but_no_key(
         *("cache", "new", "report", "export", "list matrix"),
         *(
             "list methods",
+            "list wrappers",
             "list tasks",
             "list backends",
             "list metrics",

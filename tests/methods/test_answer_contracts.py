@@ -33,6 +33,7 @@ CONTRACTS = {
     "community_alignment": ("Answer with its letter and nothing else",),
     "personafeedback": ("Answer with its letter and nothing else",),
     "personalized_rewardbench": ("Answer with its letter and nothing else",),
+    "bespoke": ("Reply with the answer only",),
     "personafeedback_gen": (),
     "personalllm_gen": (),
     "personalllm": ("Answer with its letter and nothing else",),

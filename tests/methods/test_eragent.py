@@ -84,6 +84,17 @@ async def test_a_bad_rewrite_still_answers(tmp_path: Path, reply: str) -> None:
     assert "In other words" not in text(requests)
 
 
+async def test_a_rewrite_without_words_is_dropped(tmp_path: Path) -> None:
+    reply = json.dumps({"question": "...", "queries": ["...", "-"]})
+    users = [tales(12)]
+    _, ctx, requests = await ask_once(
+        tmp_path, users, ErAgent(), question(users, "Of item7"), answer=answering(rewrite=reply)
+    )
+    assert counts(requests)["rewrite"] == ctx.flags["rewrite_empty"] == 1
+    assert shown(requests[-1])[0] == "ann-7"
+    assert "In other words" not in text(requests)
+
+
 @pytest.mark.parametrize("label", ["contradiction", "neutral"])
 async def test_all_filtered_out_keeps_one_snippet(tmp_path: Path, label: str) -> None:
     _, ctx, requests = await ask_once(

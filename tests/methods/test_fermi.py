@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 from baseline_fixtures import Headlines, ScriptedTask, Stars, labelled, question, text
+from engine_fixtures import options
 
 from personabench import Context, Record, Request, Sample, User
 from personabench.methods.fermi import Fermi, read_prompts
 from personabench.methods.fermi_scoring import ScoredPrompt
+from personabench.models.backends.scripted import Scripted
+from personabench.run import runner
+from personabench.run.plan import plan
 
 PROMPT = re.compile(r"columnist: (prompt [\d.]+)")
 Answer = Callable[[Request], str]
@@ -347,6 +352,8 @@ def test_replies_are_read() -> None:
     assert read_prompts('Sure. {"prompts": [{"prompt": "a"}]}') == ["a"]
     assert read_prompts('{"prompt": "\\ud800"}') is None
     assert read_prompts("Be brief.") is None
+    # The dots of the form that was asked for.
+    assert read_prompts(write("...")) is None
 
 
 def test_scores_without_any_prediction_are_the_lowest() -> None:
@@ -355,3 +362,17 @@ def test_scores_without_any_prediction_are_the_lowest() -> None:
     assert nothing.mean < zero.mean == 0
     assert not nothing.is_aligned(1) and not zero.is_aligned(0)
     assert zero.find_failures(0) == [0]
+
+
+@pytest.mark.parametrize("task", ["lamp3", "lamp4"])
+def test_the_plan_contains_a_search_with_all_prompts(tmp_path: Path, task: str) -> None:
+    assignments = ["fermi.rounds=2", "fermi.n_prompts=3"]
+    chosen = options(tmp_path, "fermi", task, limit=2, assignments=assignments)
+    (forecast,) = asyncio.run(plan(chosen))
+    row = forecast.as_dict({})
+
+    model = Scripted(answer=Optimizer(lambda request: "3", count=3))
+    (outcome,) = asyncio.run(runner.run(chosen, backend=model))
+    calls = sum(phase.calls for phase in outcome.summary.usage.values())
+    assert row["calls"] <= calls == len(model.requests) <= row["calls_at_most"]
+    assert outcome.summary.counters.get("parents_kept", 0) == 0

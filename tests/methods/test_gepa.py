@@ -133,6 +133,16 @@ def test_the_same_run_evolves_the_same_prompt() -> None:
 
 
 @installed
+def test_more_searches_than_threads_end() -> None:
+    written = model(lambda text: f"Try {letters(digest(text))}.")
+    result = trial(
+        Gepa(Gepa.Params(evaluations=8)), "lamp4", answer=written, concurrency=64, latency=0.01
+    )
+    assert len(result.predictions) > 32
+    assert all(line.error is None for line in result.predictions)
+
+
+@installed
 def test_few_records_are_a_plain_request() -> None:
     (line, *_) = trial("gepa", "lamp4", limit=1, history="size=3").predictions
     assert line.flags["too_few_records"] == 1

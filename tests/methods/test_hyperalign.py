@@ -53,12 +53,13 @@ def answering(inferred: str, verdicts: Any = None) -> Any:
         ('["Is terse.",\n"Is dry.",\n"Is wa', ["Is terse.", "Is dry."]),
         ('["Is terse.", "Is "dry".", "Is warm."', ["Is terse."]),
         ('{"hypotheses": ["Is terse.", "Is dr', ["Is terse."]),
-        (PLAIN, []),
-        ('```json\n{\n"headlines": [\n"title": "Headlines",\n', []),
-        ("", []),
+        (PLAIN, None),
+        ('```json\n{\n"headlines": [\n"title": "Headlines",\n', None),
+        ('{"hypotheses": ["..."]}', []),
+        ("", None),
     ],
 )
-def test_json_bullets_and_lines_parse(reply: str, expected: list[str]) -> None:
+def test_json_bullets_and_lines_parse(reply: str, expected: list[str] | None) -> None:
     assert read_hypotheses(reply) == expected
 
 

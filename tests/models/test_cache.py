@@ -403,8 +403,8 @@ async def test_no_call_begins_before_the_one_whose_place_it_takes_is_on_disk(cac
             await asyncio.sleep(0)
             return await super().complete(request, group)
 
-    client = Client(Watched(), cache, concurrency=3)
-    requests = [ask(f"question {number}") for number in range(12)]
+    client = Client(Watched(), cache, concurrency=20)
+    requests = [ask(f"question {number}") for number in range(80)]
     await asyncio.gather(*(client.complete(request, "predict", "u") for request in requests))
-    assert len(unstored) == 12
-    assert max(unstored) == 3
+    assert len(unstored) == 80
+    assert max(unstored) == 20

@@ -112,7 +112,7 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
         pressed = False
 
         async def complete(self, request: Request, group: str) -> Response:
-            if len(self.requests) == 4 and not self.pressed:
+            if len(self.requests) >= 4 and not self.pressed:
                 self.pressed = True
                 for _ in range(presses):
                     os.kill(os.getpid(), signal.SIGINT)
@@ -136,11 +136,12 @@ def test_an_interrupt_while_judging_keeps_what_is_paid(tmp_path: Path, presses: 
         with pytest.raises(KeyboardInterrupt):
             asyncio.run(run(options, backend=under, roles={"judge": judge}))
     (kept,) = tmp_path.glob("runs/*/*/*/*/judgements/*.jsonl")
-    known = len(kept.read_bytes().splitlines())
-    assert 0 < known == len(judge.requests) < 12
+    known, paid = len(kept.read_bytes().splitlines()), len(judge.requests)
+    # A second press may end a judgement whose reply is stored.
+    assert 0 < known <= paid < 12 and (presses == 2 or known == paid)
     again, under, rest = judged(tmp_path)
     assert again.summary.status == "complete" and not again.interrupted
-    assert (len(under.requests), len(rest.requests)) == (0, 12 - known)
+    assert (len(under.requests), len(rest.requests)) == (0, 12 - paid)
 
 
 def test_a_plan_takes_a_judge_to_be_readable(tmp_path: Path) -> None:

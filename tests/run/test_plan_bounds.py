@@ -26,6 +26,9 @@ METHODS = {
     for entry in registry.list_entries("method").values()
     if entry.origin == "built-in" and not entry.facts.get("external")
 }
+METHODS |= {
+    name: registry.load_class("method", name) for name in ("rag+self_critic", "rag+self_recheck")
+}
 PRICES = {"scripted": {"input": 1.0, "output": 3.0}}
 
 

@@ -33,6 +33,7 @@ SCORED_BY_MODELS = (
     "aloe",
     "lampqa",
     "longmemeval",
+    "bespoke",
     "personafeedback_gen",
     "personamem_v2_gen",
     "prefdisco",

@@ -215,6 +215,10 @@ def test_the_own_question_is_left_out_of_the_earlier_ones(tmp_path: Path) -> Non
     dataset = PersonalizedRewardBench().open("all", path)
     assert [record.id for record in dataset.load(0).history] == ["b"]
     assert dataset.warnings[-1].startswith("1 records were left out")
+    columns = {"id": ["a", "b"], "category": ["x", "x"], "text": ["Why not?", "Who paints?"]}
+    path.write_text(json.dumps({**row, "profile": columns}) + "\n")
+    records = PersonalizedRewardBench().open("all", path).load(0).history
+    assert [(r.id, r.response) for r in records] == [("a", "Why not?"), ("b", "Who paints?")]
     path.write_text(json.dumps({**row, "category": "Sport"}) + "\n")
     with pytest.raises(DataError, match="category is 'Sport', expected a name that begins with"):
         PersonalizedRewardBench().open("all", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sys
@@ -16,9 +17,12 @@ import pytest
 
 from personabench import Record, comparison_record, rejected_responses
 from personabench.errors import DataError
+from personabench.leaderboard.run_comparison import compare_runs
 from personabench.methods.full import Full
 from personabench.models.backends.scripted import Scripted
 from personabench.models.tokens import EstimatedTokens
+from personabench.results.index import read_runs
+from personabench.run import runner
 from personabench.run.controls import apply_control
 from personabench.run.imported import Card, ImportedAnswers, imported_method
 from personabench.tasks import prefpair
@@ -118,6 +122,37 @@ def test_strict_mean_and_flip_by_hand() -> None:
     assert (metrics["strict"], metrics["accuracy"], metrics["flip"]) == (0.25, 0.5, 0.5)
     # An answer in one order alone is no steady choice.
     assert measured([("good", ""), ("", "")])["flip"] == 0.5
+
+
+def test_accuracy_by_prompt_has_an_interval_over_prompts() -> None:
+    result = trial("shortest_option", Psoups())
+    metrics = metrics_of(result)
+    assert metrics["accuracy-by-prompt"] == metrics["accuracy"]
+    numbers: dict[str | None, set[float]] = {}
+    for sample in Psoups().open("all", None).samples():
+        row = scoring.measure(sample.references[0], sample)["accuracy-by-prompt"]
+        assert isinstance(row, list) and row[0] == 1.0
+        numbers.setdefault(sample.stimulus, set()).add(row[1])
+    # One unit for all samples of a prompt, whoever judged it, and another for each prompt.
+    assert all(len(units) == 1 for units in numbers.values())
+    assert len(set.union(*numbers.values())) == len(numbers) > 6
+
+
+def test_compare_of_two_users_has_an_interval_over_their_prompts(tmp_path: Path) -> None:
+    rows = [psoups_row(f"Question {number}?", persona=number % 2) for number in range(12)]
+    path = tmp_path / "pair.json"
+    path.write_text(json.dumps(rows))
+    results = tmp_path / "results"
+    for method in ("longest_option", "first_option"):
+        chosen = runner.Options(
+            [method], ["psoups"], backend="scripted", data=path, results=results
+        )
+        asyncio.run(runner.run(chosen))
+    comparison = compare_runs(*read_runs(results))
+    metrics = comparison.metrics
+    assert comparison.users == 2
+    assert metrics["accuracy"].gain.low is None
+    assert metrics["accuracy-by-prompt"].gain.low is not None
 
 
 def test_a_resample_weighs_a_comparison_as_often_as_it_occurs() -> None:
@@ -258,6 +293,27 @@ def test_a_broken_row_is_named(tmp_path: Path, change: dict[str, Any], message: 
 def test_a_folder_without_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no JSON files"):
         Psoups().open("all", tmp_path)
+
+
+def test_long_texts_in_any_script_reach_the_request_whole(tmp_path: Path) -> None:
+    row = psoups_row("何を食べる？ 🍜")
+    row["chosen"] = "ラーメン 🍜 " + "long " * 4_000 + "END"
+    row["rejected"] = "Eat soup 🥣 instead."
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([row], ensure_ascii=False))
+    task = Psoups()
+    dataset = task.open("all", path)
+    result = trial("none", task, dataset=dataset, answer=choose_by_text)
+    assert len(row["chosen"]) > 20_000
+    for request in result.requests:
+        assert row["chosen"] in text_of(request) and row["prompt"] in text_of(request)
+    assert {line.parsed for line in result.predictions} == {row["chosen"]}
+    assert metrics_of(result)["accuracy"] == 1.0
+
+
+def choose_by_text(request: Request) -> str:
+    text = text_of(request)
+    return "A" if text.index("ラーメン") < text.index("Eat soup") else "B"
 
 
 # PRISM ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Goldens on parts of the published files, computed independently; skipped without the files.
 
 `PERSONABENCH_PARTS` names a folder with `locomo` (the first three conversations), `prefeval` (four
-topics), `personabench_private` (one community) and `personamem_32k` (whole).
+topics), `personabench_private` (one community), `personamem_32k` (whole) and `usafebench` (a third
+of the instructions).
 """
 
 from __future__ import annotations
@@ -150,3 +151,29 @@ def test_rules_on_personamem_32k(method: str, accuracy: float) -> None:
     assert result.summary is not None
     metrics = result.summary.metrics["official"]
     assert metrics["accuracy"] == pytest.approx(accuracy, abs=5e-4)
+
+
+def test_usafebench_rewards_no_policy_that_ignores_the_user() -> None:
+    import numpy as np
+
+    from personabench.tasks.usafebench import scoring
+
+    _, dataset = open_part("usafebench", "usafebench")
+    samples = list(dataset.samples())
+    parts = Counter(sample.hidden["part"] for sample in samples)
+    assert parts == {"safety": 661, "help": 155, "twin": 155}
+    shared = {sample.item for sample in samples if sample.hidden["shared"] == "yes"}
+    assert len(shared) == 58
+    assert not [s for s in samples if s.hidden["part"] == "twin" and s.item in shared]
+
+    for refuses in (
+        lambda sample: True,
+        lambda sample: False,
+        lambda sample: sample.attributes["domain"] == "autonomous",
+        lambda sample: sample.item in shared,
+    ):
+        rows = np.array(
+            [scoring.make_row(s.hidden, not refuses(s), scoring.JUDGED) for s in samples]
+        )
+        assert scoring.paired(rows) == pytest.approx(0.5)
+        assert scoring.gain(rows) == pytest.approx(0)

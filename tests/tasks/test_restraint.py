@@ -236,7 +236,9 @@ def test_acceptance_11_greedy_draws_are_equal_and_sampled_ones_add_violations(
     ("reply", "answers"),
     [
         ('{"1": "yes", "2": "No"}', [True, False]),
-        ('Here: {"1": "no", "2": "no"}.', [False, False]),
+        ('Here:\n{"1": "no", "2": "no"}\n', [False, False]),
+        ('The text says {"1": "yes", "2": "yes"}.\n{"1": "no", "2": "no"}', [False, False]),
+        ('{"1": "yes", "2": "yes"}\n{"1": "no", "2": "no"}', None),
         ('{"1": "yes"}', None),
         ('{"1": "yes", "2": "maybe"}', None),
         ('{"1": "yes", "2": "no", "3": "no"}', None),

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from engine_fixtures import options
 
-from personabench.errors import BackendError, DataError, Refused
+from personabench.errors import BackendError, DataError, Filtered, Refused
 from personabench.leaderboard.board import boards
 from personabench.leaderboard.column import Column
 from personabench.models.backends.scripted import Scripted
@@ -33,7 +33,7 @@ from personabench.run import runner
 from personabench.tasks import usafebench
 from personabench.tasks.usafebench import USafeBench, files, judging, scoring
 from personabench.testing import trial
-from personabench.types import Request, Response, Sample
+from personabench.types import Request, Response, Sample, Sampling
 
 EXAMPLE = Path(usafebench.__file__).parent / "sample"
 COMPLETE = Path(os.environ.get("PERSONABENCH_USAFEBENCH", ""))
@@ -351,6 +351,32 @@ def test_an_empty_response_is_filtered_and_never_judged() -> None:
     assert "judge" not in result.summary.usage or not result.summary.usage["judge"].calls
 
 
+class Filtering(Scripted):
+    """A provider whose filter withholds every reply, or refuses every prompt."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    async def complete(self, request: Request, group: str) -> Response:
+        if self.kind == "prompt":
+            raise Filtered("content policy", 400)
+        return Response("Gl", "refused")
+
+
+@pytest.mark.parametrize("kind", ["prompt", "reply"])
+def test_a_providers_filter_is_counted_apart_if_refusals_are_empty(
+    kind: str, tmp_path: Path
+) -> None:
+    chosen = options(tmp_path, "none", "usafebench", limit=4, sampling=Sampling(refusals="empty"))
+    (outcome,) = asyncio.run(
+        runner.run(chosen, backend=Filtering(kind), roles={"judge": Scripted()})
+    )
+    metrics = outcome.summary.metrics["official"]
+    assert metrics["filtered"] == 1 and metrics.get("safety") is None
+    assert outcome.summary.counters["refused"] == outcome.summary.n
+
+
 # Silence ----------------------------------------------------------------------------------------
 
 
@@ -587,6 +613,19 @@ def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
     (board,) = boards(read_runs(results))
     (note,) = [note for note in board.notes if note.startswith("No interval")]
     assert "5 instructions: too few for an interval, which needs 6" in note
+
+
+def test_acceptance_13_a_table_names_instructions_as_the_unit_of_chance(tmp_path: Path) -> None:
+    model = Scripted(
+        answer=lambda request: "Gladly." if len(str(request)) % 2 else "I must decline."
+    )
+    judge = Scripted(answer=lambda request: "Yes" if "Gladly" in str(request) else "No")
+    chosen = options(tmp_path, "none,persona_only", "usafebench")
+    asyncio.run(runner.run(chosen, backend=model, roles={"judge": judge}))
+    (board,) = boards(read_runs(tmp_path))
+    notes = " ".join(map(str, board.notes))
+    assert "95 % interval over instructions" in notes
+    assert "sign-flip over instructions" in notes
 
 
 def test_an_instruction_that_is_drawn_twice_counts_twice() -> None:

@@ -115,8 +115,27 @@ def infer_declaration(
     inferred = {**_describe_columns(question_table), **_describe_columns(record_table, HISTORY)}
     unstated = [f"{role}={column}" for role, column in inferred.items() if role not in roles]
     remarks = [f"columns taken by their names: {', '.join(unstated)}"] if unstated else []
+    remarks += _describe_unused(columns, question_table, history, record_table)
+    if not question_table.answer:
+        remarks.append(
+            "no column holds the answers, so that nothing is scored; --map answer=COLUMN names it"
+        )
     remarks.append(answers.describe(chosen, is_stated=kind is not None))
     return Inferred(declaration, remarks)
+
+
+def _describe_unused(
+    columns: Sequence[str], questions: Questions, history: Path | None, records: History
+) -> list[str]:
+    """Name the columns of either table that play no part, which may be a name mistaken."""
+    tables: list[tuple[Sequence[str], Questions | History, str]] = [(columns, questions, "")]
+    if history is not None:
+        tables.append((list_columns(history), records, HISTORY))
+    unused = []
+    for names, table, prefix in tables:
+        used = set(column_names(table).values())
+        unused += [f"{prefix}{name}" for name in names if name not in used]
+    return [f"columns that are not used: {', '.join(unused)}"] if unused else []
 
 
 def _split_roles(roles: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -280,6 +280,7 @@ class Scores:
                 n=0,
                 users=0,
                 reason="no samples",
+                unit=self.unit,
             )
 
         values = [self._values[row] for row in rows]
@@ -294,6 +295,7 @@ class Scores:
                 n=n,
                 users=users,
                 reason=reason,
+                unit=self.unit,
             )
 
         if users < MIN_USERS:
@@ -323,6 +325,7 @@ class Scores:
             error=error,
             n=n,
             users=users,
+            unit=self.unit,
         )
 
     def _combine(self, values: Sequence[Floats]) -> Floats:
