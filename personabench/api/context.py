@@ -221,10 +221,8 @@ class Context(Caller):
         return context
 
     def artefact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artefact | None:
-        """Return what `personabench train` made for a sample, under the embargo.
-
-        "base" is that of the population stage, None if the method has no such stage; "user" that of
-        the user whose history the sample shows, None without history.
+        """Return what `personabench train` made for a sample: "base" is of the population stage,
+        "user" of the user whose history the sample shows; None without such a stage or history.
 
         Raises:
             UsageError: it is not trained yet, or it saw something that is hidden from the sample.
@@ -239,10 +237,7 @@ class Context(Caller):
         return self._artefacts.user(sample)
 
     def using(self, artefact: Artefact, scale: float = 1.0) -> Context:
-        """Return this context with an artefact in front of the model.
-
-        `scale` is the strength of a steering vector; an adapter has 1.
-        """
+        """Return this context with an artefact, at a scale if it is a vector, before the model."""
         name = artefact.name if scale == 1 else f"{artefact.name}x{scale:g}"
         self._client.backend.add_adapter(name, artefact.adapter, scale)
         return self._with({"_adapter": name})
