@@ -23,7 +23,7 @@ from personabench import (
     UsageError,
     User,
 )
-from personabench.api.artefacts import ADAPTER, SERVED, Artefact
+from personabench.api.artifacts import ADAPTER, SERVED, Artifact
 from personabench.api.training import Exchange, tokenize_prompt
 from personabench.methods.oppu.examples import Example, make_example
 from personabench.types import Record
@@ -196,17 +196,17 @@ class Oppu(TrainedMethod):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         records = await ctx.retrieve(sample, self.params.k) if self.params.k else []
-        artefact = self._choose(sample, ctx)
-        if artefact is None:
+        artifact = self._choose(sample, ctx)
+        if artifact is None:
             return await ctx.answer(sample, records)
-        ctx.note("artefact", artefact.name)
-        return await ctx.using(artefact).answer(sample, records)
+        ctx.note("artifact", artifact.name)
+        return await ctx.using(artifact).answer(sample, records)
 
-    def _choose(self, sample: Sample, ctx: Context) -> Artefact | None:
-        """The artefact that answers; None for the base model."""
+    def _choose(self, sample: Sample, ctx: Context) -> Artifact | None:
+        """The artifact that answers; None for the base model."""
         if self.params.stage == 2:
-            artefact = ctx.artefact(sample)
-            if artefact is not None and artefact.card.kind == "lora":
-                return artefact
+            artifact = ctx.artifact(sample)
+            if artifact is not None and artifact.card.kind == "lora":
+                return artifact
             ctx.flag("without_user_adapter")
-        return ctx.artefact(sample, "base")
+        return ctx.artifact(sample, "base")

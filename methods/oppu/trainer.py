@@ -173,7 +173,7 @@ class Trainer:
 def write_adapter(folder: Path, state: dict[str, Any], config: dict[str, Any]) -> None:
     """Write an adapter as peft and vLLM read it, with the same bytes for the same numbers.
 
-    Without the path of the base model, which the card of the artefact names by its content.
+    Without the path of the base model, which the card of the artifact names by its content.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: state[name].detach().cpu().float().contiguous() for name in sorted(state)}

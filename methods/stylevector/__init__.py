@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from personabench import Context, Sample, TrainContext, Trained, TrainedMethod, UsageError, User
-from personabench.api.artefacts import ADAPTER
+from personabench.api.artifacts import ADAPTER
 from personabench.api.training import repeatable
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ class StyleVector(TrainedMethod):
         return self._readers[key]
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        artefact = ctx.artefact(sample)
-        if artefact is None or artefact.card.kind == "none":
+        artifact = ctx.artifact(sample)
+        if artifact is None or artifact.card.kind == "none":
             ctx.flag("without_user_vector")
             return await ctx.answer(sample)
-        ctx.note("artefact", artefact.name)
-        return await ctx.using(artefact, self.params.strength).answer(sample)
+        ctx.note("artifact", artifact.name)
+        return await ctx.using(artifact, self.params.strength).answer(sample)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from personabench import Message, UsageError
-from personabench.api.artefacts import STEERING, VECTOR
+from personabench.api.artifacts import STEERING, VECTOR
 from personabench.api.training import (
     Exchange,
     decoder_layers,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from personabench.api.artefacts import Artefact, Artefacts
+    from personabench.api.artifacts import Artifact, Artifacts
     from personabench.api.wording import Rendered
     from personabench.models.client import Client
     from personabench.retrieval.embedders import Embedders
@@ -95,7 +95,7 @@ class Context(Caller):
         prompts: Prompts | None = None,
         profiler: Profiler | None = None,
         may_profile: bool = True,
-        artefacts: Artefacts | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
         super().__init__(client, phase, unit, seed, sample_id)
         self.task: Wording = WordingView(task)
@@ -109,7 +109,7 @@ class Context(Caller):
         self._profiler = profiler
         self._may_profile = may_profile
         self._attempt = ONLY_TRY
-        self._artefacts = artefacts
+        self._artifacts = artifacts
         self._adapter: str | msgspec.UnsetType = msgspec.UNSET
         # By the identity of their messages, which the entry keeps alive.
         self._rendered: dict[int, tuple[Sequence[Message], Sent]] = {}
@@ -220,7 +220,7 @@ class Context(Caller):
         vars(context).update(attributes)
         return context
 
-    def artefact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artefact | None:
+    def artifact(self, sample: Sample, stage: Literal["base", "user"] = "user") -> Artifact | None:
         """Return what `personabench train` made for a sample: "base" is of the population stage,
         "user" of the user whose history the sample shows; None without such a stage or history.
 
@@ -228,22 +228,22 @@ class Context(Caller):
             UsageError: it is not trained yet, or it saw something that is hidden from the sample.
             DataError: its files are damaged.
         """
-        if self._artefacts is None:
+        if self._artifacts is None:
             raise UsageError(
                 "it answers with what `personabench train` made, which only runs find, and no check"
             )
         if stage == "base":
-            return self._artefacts.base(sample)
-        return self._artefacts.user(sample)
+            return self._artifacts.base(sample)
+        return self._artifacts.user(sample)
 
-    def using(self, artefact: Artefact, scale: float = 1.0) -> Context:
-        """Return this context with an artefact, at a scale if it is a vector, before the model."""
-        name = artefact.name if scale == 1 else f"{artefact.name}x{scale:g}"
-        self._client.backend.add_adapter(name, artefact.adapter, scale)
+    def using(self, artifact: Artifact, scale: float = 1.0) -> Context:
+        """Return this context with an artifact, at a scale if it is a vector, before the model."""
+        name = artifact.name if scale == 1 else f"{artifact.name}x{scale:g}"
+        self._client.backend.add_adapter(name, artifact.adapter, scale)
         return self._with({"_adapter": name})
 
     def _choose_adapter(self) -> str | msgspec.UnsetType:
-        """The adapter of a call: an artefact's, or the one that the options name for the user."""
+        """The adapter of a call: an artifact's, or the one that the options name for the user."""
         if self._adapter is not msgspec.UNSET:
             return self._adapter
         backend = self._client.backend
@@ -593,6 +593,6 @@ def _profiler_attributes(profiler: Profiler) -> dict[str, Any]:
         "tokens": client.tokens,
         "_prompts": prompts,
         "is_profiler": True,
-        # An artefact belongs to the model under test.
+        # An artifact belongs to the model under test.
         "_adapter": msgspec.UNSET,
     }

@@ -9,8 +9,8 @@
             return Trained("lora", parameters=1024)
 
         async def predict(self, sample, state, ctx):
-            artefact = ctx.artefact(sample)
-            return await ctx.using(artefact).answer(sample)
+            artifact = ctx.artifact(sample)
+            return await ctx.using(artifact).answer(sample)
 
 `personabench train` calls `train` and `train_user`; runs call `predict`.  What training may see is
 given to it by the engine alone: the visible history of a user, and samples of a split that is not
@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from personabench.api.artefacts import Artefact, Kind, Seen
+from personabench.api.artifacts import Artifact, Kind, Seen
 from personabench.api.contracts import Contract, guard_methods
 from personabench.api.method import Method
 from personabench.api.wording import Wording, WordingView
@@ -103,8 +103,8 @@ class TrainContext:
         task: the task's wording, as in `Context`.
         base: the folder or the hub name of the base model; device: "cpu" or "cuda".
         seed: depends on the run's seed and the user alone, so that no order of users matters.
-        folder: an empty folder for the files of the artefact.
-        parent: the artefact of the population stage, if there is one.
+        folder: an empty folder for the files of the artifact.
+        parent: the artifact of the population stage, if there is one.
         like: a question of the user without history and reference, which words the exchanges.
         counts: events to report on the card.
     """
@@ -114,7 +114,7 @@ class TrainContext:
     device: str
     seed: int
     folder: Path
-    parent: Artefact | None = None
+    parent: Artifact | None = None
     like: Sample = field(default_factory=Sample)
     visible: Mapping[str, Record] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -208,11 +208,11 @@ CONTRACTS: Mapping[str, Contract] = {
 
 
 class TrainedMethod(Method):
-    """A method with artefacts of training.
+    """A method with artifacts of training.
 
     Attributes:
-        kind: of its artefacts, which the backend has to serve.
-        external: True: without its artefacts it cannot run.
+        kind: of its artifacts, which the backend has to serve.
+        external: True: without its artifacts it cannot run.
         inference_params: parameters that training does not depend on.
     """
 
@@ -230,7 +230,7 @@ class TrainedMethod(Method):
         return ""
 
     def needs_user(self) -> bool:
-        """Whether answers need artefacts of users."""
+        """Whether answers need artifacts of users."""
         return True
 
     def count_steps(self, records: int) -> int:

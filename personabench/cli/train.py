@@ -1,4 +1,4 @@
-"""`personabench train`: make the artefacts that a trained method answers with."""
+"""`personabench train`: make the artifacts that a trained method answers with."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
                 training, options.backend_options.model, choose_device(), _print_report
             )
             reports = await trainings.execute(run.positions)
-            artefacts = [report.artefact for report in reports]
+            artifacts = [report.artifact for report in reports]
             trained = sum(not report.reused for report in reports)
             folder = str(training.store.root)
-            rows.append({**summarize(artefacts), "trained": trained, "folder": folder})
+            rows.append({**summarize(artifacts), "trained": trained, "folder": folder})
     for row in rows:
         if json:
             continue
@@ -155,13 +155,13 @@ def _not_trained(method: str) -> Exception:
 
 
 def _print_report(report: Report) -> None:
-    """Print one line about an artefact, so that a long training shows where it is."""
-    card = report.artefact.card
+    """Print one line about an artifact, so that a long training shows where it is."""
+    card = report.artifact.card
     name = f"user {card.owner}" if card.owner else "population stage"
     state = "kept" if report.reused else f"{card.seconds:.1f} s"
     examples = f"{card.records} records"
     if not card.owner:
-        examples = f"{len(report.artefact.seen.samples)} samples"
+        examples = f"{len(report.artifact.seen.samples)} samples"
     counts = ", ".join(f"{name} {count}" for name, count in sorted(card.counts.items()))
     echo(
         f"{name}: {state}, {examples}, {card.steps} steps" + (f" ({counts})" if counts else ""),
@@ -170,7 +170,7 @@ def _print_report(report: Report) -> None:
 
 
 def _count_work(training: Training, positions: Sequence[int]) -> dict[str, Any]:
-    """The users, records and updates of a training, and the users whose artefacts exist.
+    """The users, records and updates of a training, and the users whose artifacts exist.
 
     Tokens are those of the records once, estimated, without the words of requests.
     """

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from personabench.api.artefacts import Artefacts
+from personabench.api.artifacts import Artifacts
 from personabench.api.compatibility import check_requirements
 from personabench.api.context import Context, Profiler
 from personabench.api.dataset import Dataset, load_sample
@@ -90,7 +90,7 @@ class Engine:
         judged: a judge follows, so a refresh does not end with the last prediction.
         observe: called with the position and the prediction of each sample, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
-        artefacts: those of a method that was trained.
+        artifacts: those of a method that was trained.
         finished: the ids of samples with a prediction, valid after `owed`.
         provenance: the run's inputs beside its spec, such as the population's hash.
     """
@@ -113,7 +113,7 @@ class Engine:
     observe: Callable[[int, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
-    artefacts: Artefacts | None = None
+    artifacts: Artifacts | None = None
 
     def __post_init__(self) -> None:
         self.finished: set[str] = set()
@@ -572,7 +572,7 @@ class Engine:
             prompts=self.prompts,
             profiler=profiler,
             may_profile=self.method.uses_profiler or self.method.profiles,
-            artefacts=self.artefacts,
+            artifacts=self.artifacts,
         )
 
 

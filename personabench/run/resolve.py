@@ -378,7 +378,7 @@ class _Resolver:
         check_requirements(method, dataset, positions)
         if isinstance(method, TrainedMethod) and method.kind not in self.backend.serves:
             self.refusals.append(
-                f"method {method.name} answers through artefacts of kind '{method.kind}', which "
+                f"method {method.name} answers through artifacts of kind '{method.kind}', which "
                 f"backend '{self.options.backend}' does not serve; use --backend transformers"
                 + (" or vllm" if method.kind == "lora" else "")
             )

@@ -440,7 +440,7 @@ def _describe_rubric(options: Options) -> dict[str, Any]:
 
 
 def _list_unanswered(job: ResolvedRun) -> list[int]:
-    """The positions without an answer on disk: an answered run is scored without its artefacts."""
+    """The positions without an answer on disk: an answered run is scored without its artifacts."""
     lines = job.folder.iter_predictions()
     answered = {line.sample_id for line in lines if line.error is None}
     index = job.dataset.index()
@@ -449,7 +449,7 @@ def _list_unanswered(job: ResolvedRun) -> list[int]:
 
 def _describe_training(job: ResolvedRun) -> dict[str, Any]:
     facts = job.training.describe(job.positions) if job.training else {}
-    # Without its artefacts, a run that is scored again keeps what it said.
+    # Without its artifacts, a run that is scored again keeps what it said.
     return {"training": facts} if facts else {}
 
 

@@ -117,7 +117,7 @@ def create_engine(
         roles=roles or {},
         prompts=run.prompts,
         profiler_prompts=run.profiler_prompts,
-        artefacts=run.training.artefacts if run.training else None,
+        artifacts=run.training.artifacts if run.training else None,
     )
 
 

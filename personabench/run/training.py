@@ -1,8 +1,8 @@
-"""Training before a run: who is trained on what, and the artefacts that a run finds.
+"""Training before a run: who is trained on what, and the artifacts that a run finds.
 
-An artefact of a user is trained on the records that all samples of the user show, under the history
+An artifact of a user is trained on the records that all samples of the user show, under the history
 control of the run, so that it serves every one of them.  The records are part of its key: a control
-that shows other records, such as `size=5`, has artefacts of its own, and the owner of a shuffled
+that shows other records, such as `size=5`, has artifacts of its own, and the owner of a shuffled
 history is trained on the part of it that is shown.
 """
 
@@ -21,16 +21,16 @@ from typing import NamedTuple
 import msgspec
 from filelock import FileLock, Timeout
 
-from personabench.api.artefacts import (
+from personabench.api.artifacts import (
     CARD,
     SEEN,
-    Artefact,
-    Artefacts,
-    ArtefactStore,
+    Artifact,
+    Artifacts,
+    ArtifactStore,
     Card,
     check_embargo,
     hash_files,
-    read_artefact,
+    read_artifact,
 )
 from personabench.api.dataset import Dataset, rank_in_time
 from personabench.api.task import Task
@@ -43,7 +43,7 @@ from personabench.results.files import replace_text
 from personabench.results.spec import RunSpec
 from personabench.types import Record, Sample, User
 
-FOLDER = "artefacts"
+FOLDER = "artifacts"
 _KEY = 16
 
 
@@ -51,7 +51,7 @@ class Trainee(NamedTuple):
     """A user to train on.
 
     Attributes:
-        owner: whose records they are; key: of the artefact.
+        owner: whose records they are; key: of the artifact.
         history: the records that all samples show; like: a question that words the examples.
     """
 
@@ -62,9 +62,9 @@ class Trainee(NamedTuple):
 
 
 class Report(NamedTuple):
-    """An artefact after the command, and whether an earlier command trained it."""
+    """An artifact after the command, and whether an earlier command trained it."""
 
-    artefact: Artefact
+    artifact: Artifact
     reused: bool
 
 
@@ -74,7 +74,7 @@ class Training:
 
     Attributes:
         data: the folder or file of the task's data; None for its example data.
-        results: the folder that holds all artefacts.
+        results: the folder that holds all artifacts.
     """
 
     task: Task
@@ -86,7 +86,7 @@ class Training:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The hash of everything that determines artefacts beside the records."""
+        """The hash of everything that determines artifacts beside the records."""
         spec, method = self.spec, self.method
         params = {
             name: setting
@@ -104,15 +104,15 @@ class Training:
         )
 
     @cached_property
-    def store(self) -> ArtefactStore:
-        """The artefacts under this fingerprint."""
+    def store(self) -> ArtifactStore:
+        """The artifacts under this fingerprint."""
         parts = FOLDER, self.spec.task, self.spec.method, self.fingerprint[:_KEY]
-        return ArtefactStore(self.results.joinpath(*parts))
+        return ArtifactStore(self.results.joinpath(*parts))
 
     @property
-    def artefacts(self) -> Artefacts:
-        """The artefacts as a run finds them."""
-        return Artefacts(self.store, lambda: self.base_key, self._locate, self.command)
+    def artifacts(self) -> Artifacts:
+        """The artifacts as a run finds them."""
+        return Artifacts(self.store, lambda: self.base_key, self._locate, self.command)
 
     @property
     def command(self) -> str:
@@ -149,7 +149,7 @@ class Training:
 
     @cached_property
     def base_key(self) -> str | None:
-        """The key of the population stage's artefact; None without such a stage."""
+        """The key of the population stage's artifact; None without such a stage."""
         return None if self.corpus is None else self.corpus.hash[:_KEY]
 
     @cached_property
@@ -160,7 +160,7 @@ class Training:
         return positions
 
     def trainees(self, positions: Sequence[int]) -> Iterator[Trainee]:
-        """The users whose artefacts these samples need, one after the other."""
+        """The users whose artifacts these samples need, one after the other."""
         if not self.method.needs_user():
             return
         index = self.dataset.index()
@@ -228,29 +228,29 @@ class Training:
             )
 
     def describe(self, positions: Sequence[int]) -> dict[str, float]:
-        """Figures of the artefacts that these samples use; see `summarize`; empty without any."""
+        """Figures of the artifacts that these samples use; see `summarize`; empty without any."""
         keys = [("", self.base_key)] if self.base_key else []
         keys += [(trainee.owner, trainee.key) for trainee in self.trainees(positions)]
         stored = [self.store.read(owner, key) for owner, key in keys]
-        artefacts = [artefact for artefact in stored if artefact is not None]
-        return summarize(artefacts) if artefacts else {}
+        artifacts = [artifact for artifact in stored if artifact is not None]
+        return summarize(artifacts) if artifacts else {}
 
     def is_trained(self, owner: str, key: str) -> bool:
-        """Whether an artefact is finished."""
+        """Whether an artifact is finished."""
         return (self.store.path(owner, key) / CARD).is_file()
 
 
-def summarize(artefacts: Sequence[Artefact]) -> dict[str, float]:
-    """Figures of artefacts: users, those without an adapter, and what an adapter takes.
+def summarize(artifacts: Sequence[Artifact]) -> dict[str, float]:
+    """Figures of artifacts: users, those without an adapter, and what an adapter takes.
 
     Seconds, bytes and records are means over the users with an adapter, `seconds_p95` the 95th
     percentile; `parameters` is the largest number of an adapter, and `corpus_samples` the number of
     samples of the population stage.
     """
-    users = [artefact for artefact in artefacts if artefact.card.owner]
-    corpora = [artefact for artefact in artefacts if not artefact.card.owner]
-    adapters = [artefact for artefact in users if artefact.card.kind != "none"]
-    seconds = sorted(artefact.card.seconds for artefact in adapters)
+    users = [artifact for artifact in artifacts if artifact.card.owner]
+    corpora = [artifact for artifact in artifacts if not artifact.card.owner]
+    adapters = [artifact for artifact in users if artifact.card.kind != "none"]
+    seconds = sorted(artifact.card.seconds for artifact in adapters)
     last = max(0, -(-95 * len(seconds) // 100) - 1)
     count = max(1, len(adapters))
     return {
@@ -258,11 +258,11 @@ def summarize(artefacts: Sequence[Artefact]) -> dict[str, float]:
         "without_adapter": len(users) - len(adapters),
         "seconds_mean": round(sum(seconds) / count, 2),
         "seconds_p95": round(seconds[last], 2) if seconds else 0.0,
-        "parameters": max((artefact.card.parameters for artefact in adapters), default=0),
-        "bytes": round(sum(artefact.size for artefact in adapters) / count),
-        "records": round(sum(artefact.card.records for artefact in adapters) / count, 1),
-        "corpus_samples": sum(len(artefact.seen.samples) for artefact in corpora),
-        "corpus_users": sum(len(artefact.seen.users) for artefact in corpora),
+        "parameters": max((artifact.card.parameters for artifact in adapters), default=0),
+        "bytes": round(sum(artifact.size for artifact in adapters) / count),
+        "records": round(sum(artifact.card.records for artifact in adapters) / count, 1),
+        "corpus_samples": sum(len(artifact.seen.samples) for artifact in corpora),
+        "corpus_users": sum(len(artifact.seen.users) for artifact in corpora),
     }
 
 
@@ -272,7 +272,7 @@ class Trainings:
     Args:
         training: what is trained.
         base: the folder or hub name of the base model; device: "cpu" or "cuda".
-        notify: called with every artefact, trained or reused.
+        notify: called with every artifact, trained or reused.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class Trainings:
             parent = None
             if self.training.base_key is not None:
                 reports.append(await self._train_base(self.training.base_key))
-                parent = reports[0].artefact
+                parent = reports[0].artifact
             for trainee in self.training.trainees(positions):
                 reports.append(await self._train_user(trainee, parent))
             return reports
@@ -334,7 +334,7 @@ class Trainings:
 
         return await self._train("", key, train, None)
 
-    async def _train_user(self, trainee: Trainee, parent: Artefact | None) -> Report:
+    async def _train_user(self, trainee: Trainee, parent: Artifact | None) -> Report:
         async def train(ctx: TrainContext) -> Trained:
             ctx.like = trainee.like
             ctx.visible = {record.id: record for record in trainee.history}
@@ -347,7 +347,7 @@ class Trainings:
         owner: str,
         key: str,
         train: Callable[[TrainContext], object],
-        parent: Artefact | None,
+        parent: Artifact | None,
     ) -> Report:
         store = self.training.store
         finished = store.read(owner, key)
@@ -369,9 +369,9 @@ class Trainings:
             random.seed(ctx.seed)
             trained = await train(ctx)  # type: ignore[misc]
             self._write_card(owner, ctx, trained, time.perf_counter() - started)
-        artefact = store.read(owner, key)
-        assert artefact is not None
-        report = Report(artefact, reused=False)
+        artifact = store.read(owner, key)
+        assert artifact is not None
+        report = Report(artifact, reused=False)
         self._notify(report)
         return report
 
@@ -430,10 +430,10 @@ class MappedAdapters:
     """The embargo on adapters that a map names: those whose folder has a card are checked."""
 
     def __init__(self, adapters: Mapping[str, str]) -> None:
-        self._artefacts: dict[str, Artefact | None] = {}
+        self._artifacts: dict[str, Artifact | None] = {}
         for text in {*adapters.values()}:
             if text and Path(text).is_dir():
-                self._artefacts[text] = read_artefact(Path(text))
+                self._artifacts[text] = read_artifact(Path(text))
         self._adapters = adapters
 
     def check(self, sample: Sample) -> None:
@@ -443,6 +443,6 @@ class MappedAdapters:
             UsageError: its training saw something that is hidden from the sample.
         """
         text = self._adapters.get(sample.user_id, self._adapters.get("*", ""))
-        artefact = self._artefacts.get(text)
-        if artefact is not None:
-            check_embargo(artefact, sample)
+        artifact = self._artifacts.get(text)
+        if artifact is not None:
+            check_embargo(artifact, sample)

@@ -31,7 +31,7 @@ from training_fixtures import (
     write_model,
 )
 
-from personabench.api.artefacts import Artefact, Artefacts, check_embargo, read_artefact
+from personabench.api.artifacts import Artifact, Artifacts, check_embargo, read_artifact
 from personabench.api.training import Exchange, TrainContext, tokenize_prompt
 from personabench.errors import DataError, UsageError
 from personabench.leaderboard import boards
@@ -119,7 +119,7 @@ async def test_training_sees_visible_records_of_its_user_and_no_reference(
     seen: dict[str, list[str]] = {}
 
     def notify(report: Report) -> None:
-        seen[report.artefact.card.owner] = Watched.texts.copy()
+        seen[report.artifact.card.owner] = Watched.texts.copy()
         Watched.texts.clear()
 
     await train(make_options(model, data, tmp_path, settings), notify=notify)
@@ -151,33 +151,33 @@ def test_a_record_that_is_not_visible_is_refused_in_training(tmp_path: Path) -> 
     assert ctx.seen.records == ("1",)
 
 
-async def test_an_artefact_that_saw_a_hidden_record_is_refused_with_both_ids(
+async def test_an_artifact_that_saw_a_hidden_record_is_refused_with_both_ids(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     options = make_options(model, data, tmp_path, FAST, users=1)
     (report,) = await train(options)
     (resolved,) = await resolve_runs(options)
     sample = resolved.dataset.load(resolved.positions[0])
-    artefact = report.artefact
-    check_embargo(artefact, sample)
+    artifact = report.artifact
+    check_embargo(artifact, sample)
 
     hidden = sample.history[-1].id
     earlier = Sample("q-early", sample.user_id, sample.input, history=sample.history[:-1])
     with pytest.raises(UsageError, match=rf"sample q-early.* record {hidden}, which"):
-        check_embargo(artefact, earlier)
+        check_embargo(artifact, earlier)
     with pytest.raises(UsageError, match=rf"q-other.* user {sample.user_id}, while"):
-        check_embargo(artefact, Sample("q-other", "u9", "", history=sample.history))
+        check_embargo(artifact, Sample("q-other", "u9", "", history=sample.history))
 
-    # The same check stands between a run's method and the artefact.
-    artefacts = Artefacts(
+    # The same check stands between a run's method and the artifact.
+    artifacts = Artifacts(
         resolved.training.store,  # type: ignore[union-attr]
         lambda: None,
-        lambda sample: (artefact.card.owner, artefact.folder.name),
+        lambda sample: (artifact.card.owner, artifact.folder.name),
         "train",
     )
-    assert artefacts.user(sample) == artefact
+    assert artifacts.user(sample) == artifact
     with pytest.raises(UsageError, match=hidden):
-        artefacts.user(earlier)
+        artifacts.user(earlier)
 
 
 async def test_a_corpus_with_a_tested_user_is_refused(model: Path, tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ async def test_outputs_over_the_cutoff_are_left_out_and_counted(
     questions[0]["profile"][3]["title"] = "long " * 40
     (data / "dev_questions.json").write_text(json.dumps(questions))
     (report,) = await train(make_options(model, data, tmp_path / "r", (*FAST, "cutoff=120")))
-    assert report.artefact.card.counts == {"output_over_cutoff": 1, "examples": 11}
+    assert report.artifact.card.counts == {"output_over_cutoff": 1, "examples": 11}
 
 
 # 8: it learns the user
@@ -303,11 +303,11 @@ async def test_parameters_and_bytes_are_those_of_the_formula(
     (report,) = await train(make_options(model, data, tmp_path, FAST, users=1))
     hidden, layers, query, value = 64, 2, 64, 32
     expected = layers * RANK * ((hidden + query) + (hidden + value))
-    assert report.artefact.card.parameters == expected
-    tensors = load_file(report.artefact.adapter / "adapter_model.safetensors")
+    assert report.artifact.card.parameters == expected
+    tensors = load_file(report.artifact.adapter / "adapter_model.safetensors")
     assert sum(tensor.numel() for tensor in tensors.values()) == expected
-    assert 4 * expected < report.artefact.size < 4 * expected + 4096
-    assert str(tmp_path) not in (report.artefact.adapter / "adapter_config.json").read_text()
+    assert 4 * expected < report.artifact.size < 4 * expected + 4096
+    assert str(tmp_path) not in (report.artifact.adapter / "adapter_config.json").read_text()
 
 
 async def test_plain_peft_gives_the_text_of_the_backend(
@@ -321,10 +321,10 @@ async def test_plain_peft_gives_the_text_of_the_backend(
     backend = Transformers(BackendOptions(model=str(model)))
     await backend.identify()
     await backend.open()
-    backend.add_adapter("own", report.artefact.adapter)
+    backend.add_adapter("own", report.artifact.adapter)
     tokenizer = AutoTokenizer.from_pretrained(model)
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    adapted = PeftModel.from_pretrained(base, str(report.artefact.adapter)).eval()
+    adapted = PeftModel.from_pretrained(base, str(report.artifact.adapter)).eval()
     differing = 0
     for question in ("harbour lantern", "gravel", "velvet kettle meadow", "ribbon", "orchard"):
         messages = (Message("user", question),)
@@ -386,7 +386,7 @@ async def test_an_interrupted_training_goes_on_with_the_next_user(
     finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("card.json")}
     assert len(finished) == 2
 
-    # A process that was killed leaves a folder that is no artefact.
+    # A process that was killed leaves a folder that is no artifact.
     (store,) = {path.parents[3] for path in finished}
     torn = store / "users" / "u3" / ".dead.tmp"
     torn.mkdir(parents=True)
@@ -436,7 +436,7 @@ def test_the_command_ends_at_an_interrupt_and_goes_on_when_repeated(
     assert trained["records"] == 12
 
 
-async def test_a_failed_training_leaves_no_artefact(
+async def test_a_failed_training_leaves_no_artifact(
     model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(trainer: Trainer, *further: Any) -> Any:
@@ -451,10 +451,10 @@ async def test_a_failed_training_leaves_no_artefact(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-async def test_a_damaged_artefact_is_named(model: Path, data: Path, tmp_path: Path) -> None:
+async def test_a_damaged_artifact_is_named(model: Path, data: Path, tmp_path: Path) -> None:
     options = make_options(model, data, tmp_path, FAST, users=1)
     (report,) = await train(options)
-    weights = report.artefact.adapter / "adapter_model.safetensors"
+    weights = report.artifact.adapter / "adapter_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -469,7 +469,7 @@ def test_the_rows_of_a_comparison(model: Path, data: Path, tmp_path: Path) -> No
     settings = ("epochs=3", "batch=2", "learning_rate=0.03", "min_records=4")
     options = make_options(model, data, tmp_path, settings)
     reports = asyncio.run(train(options))
-    base, *users = [report.artefact for report in reports]
+    base, *users = [report.artifact for report in reports]
     assert base.card.owner == "" and {user.card.owner for user in users} == set(ENDINGS)
     assert {user.card.parent for user in users} == {base.name}
     assert set(base.seen.users) == {"t0", "t1", "t2"}
@@ -483,12 +483,12 @@ def test_the_rows_of_a_comparison(model: Path, data: Path, tmp_path: Path) -> No
 
     def used(lines: dict[str, Prediction]) -> dict[str, str]:
         return {
-            user: line.interaction.get("method", {}).get("artefact", "")
+            user: line.interaction.get("method", {}).get("artifact", "")
             for user, line in lines.items()
         }
 
     own = row()
-    assert used(own) == {user: artefact.name for user, artefact in by_owner.items()}
+    assert used(own) == {user: artifact.name for user, artifact in by_owner.items()}
     stage1 = row(settings=(*settings, "stage=1"))
     assert set(used(stage1).values()) == {base.name}
     none = row(history="none")
@@ -500,11 +500,11 @@ def test_the_rows_of_a_comparison(model: Path, data: Path, tmp_path: Path) -> No
     asyncio.run(train(make_options(model, data, tmp_path, settings, history="shuffled")))
     shuffled = row(history="shuffled")
     for user, name in used(shuffled).items():
-        owner = next(owner for owner, artefact in by_owner.items() if artefact.name == name)
+        owner = next(owner for owner, artifact in by_owner.items() if artifact.name == name)
         assert owner != user
 
 
-async def test_shuffled_histories_reuse_the_owners_artefacts(
+async def test_shuffled_histories_reuse_the_owners_artifacts(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     await train(make_options(model, data, tmp_path, FAST))
@@ -512,13 +512,13 @@ async def test_shuffled_histories_reuse_the_owners_artefacts(
     assert reports and all(report.reused for report in reports)
 
 
-async def test_a_shorter_history_has_an_artefact_of_its_own(
+async def test_a_shorter_history_has_an_artifact_of_its_own(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     await train(make_options(model, data, tmp_path, FAST, users=1))
     (report,) = await train(make_options(model, data, tmp_path, FAST, users=1, history="size=5"))
     assert not report.reused
-    assert report.artefact.card.records == 5
+    assert report.artifact.card.records == 5
 
 
 def test_users_with_few_records_are_answered_by_stage_1(
@@ -527,16 +527,16 @@ def test_users_with_few_records_are_answered_by_stage_1(
     settings = ("epochs=1", "min_records=13")
     options = make_options(model, data, tmp_path, settings)
     reports = asyncio.run(train(options))
-    assert [report.artefact.card.kind for report in reports] == ["lora", "none", "none", "none"]
+    assert [report.artifact.card.kind for report in reports] == ["lora", "none", "none", "none"]
     (outcome,), (lines,) = run(options)
     assert outcome.summary.counters["without_user_adapter"] == 3
-    assert {line.interaction["method"]["artefact"] for line in lines} == {reports[0].artefact.name}
+    assert {line.interaction["method"]["artifact"] for line in lines} == {reports[0].artifact.name}
     (board,) = boards([Run(outcome.summary, outcome.folder)])
     (note,) = [note for note in board.notes if note.startswith("Trained: ")]
     assert "the task on 3 samples of 3 other users; 3 users have no adapter." in note
 
-    # What is answered is scored again without artefacts.
-    shutil.rmtree(tmp_path / "artefacts")
+    # What is answered is scored again without artifacts.
+    shutil.rmtree(tmp_path / "artifacts")
     (again,), _ = run(options)
     assert again.summary.n == outcome.summary.n == 3
     assert again.summary.provenance["training"] == outcome.summary.provenance["training"]
@@ -547,7 +547,7 @@ def test_users_with_few_records_are_answered_by_stage_1(
 
 def test_a_map_of_adapters_with_users_of_the_base(model: Path, data: Path, tmp_path: Path) -> None:
     reports = asyncio.run(train(make_options(model, data, tmp_path, FAST)))
-    folders = {report.artefact.card.owner: report.artefact.folder for report in reports}
+    folders = {report.artifact.card.owner: report.artifact.folder for report in reports}
     adapters = {"u1": str(folders["u1"]), "u2": str(folders["u2"]), "*": ""}
     options = make_options(
         model,
@@ -565,8 +565,8 @@ def test_a_map_whose_card_names_a_hidden_record_is_refused(
     model: Path, data: Path, tmp_path: Path
 ) -> None:
     (report,) = asyncio.run(train(make_options(model, data, tmp_path, FAST, users=1)))
-    owner = report.artefact.card.owner
-    adapters = {owner: str(report.artefact.folder)}
+    owner = report.artifact.card.owner
+    adapters = {owner: str(report.artifact.folder)}
     options = make_options(
         model,
         data,
@@ -579,11 +579,11 @@ def test_a_map_whose_card_names_a_hidden_record_is_refused(
         run(options)
 
 
-def test_artefacts_are_read_back_as_written(model: Path, data: Path, tmp_path: Path) -> None:
+def test_artifacts_are_read_back_as_written(model: Path, data: Path, tmp_path: Path) -> None:
     (report,) = asyncio.run(train(make_options(model, data, tmp_path, FAST, users=1)))
-    artefact = read_artefact(report.artefact.folder)
-    assert isinstance(artefact, Artefact)
-    assert artefact == report.artefact
-    assert artefact.card.records == 12
-    assert artefact.card.steps == 3
+    artifact = read_artifact(report.artifact.folder)
+    assert isinstance(artifact, Artifact)
+    assert artifact == report.artifact
+    assert artifact.card.records == 12
+    assert artifact.card.steps == 3
     assert Trainings.__doc__

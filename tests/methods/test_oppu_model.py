@@ -59,7 +59,7 @@ def reports(checkpoint: Path, data: Path, results: Path) -> list[Report]:
 
 
 def test_sizes_are_those_of_the_formula(reports: list[Report]) -> None:
-    base, *users = [report.artefact for report in reports]
+    base, *users = [report.artifact for report in reports]
     hidden, layers, narrow = 576, 30, 192
     assert {user.card.parameters for user in users} == {460_800}
     assert layers * 8 * ((hidden + hidden) + (hidden + narrow)) == 460_800
@@ -117,9 +117,9 @@ async def answer(backend: Backend, adapters: dict[str, Path]) -> dict[tuple[str,
 def compare(model: Path, reports: list[Report]) -> None:
     """Compare the replies of vLLM and of transformers, with and without the users' adapters."""
     adapters = {
-        report.artefact.name: report.artefact.adapter
+        report.artifact.name: report.artifact.adapter
         for report in reports
-        if report.artefact.card.owner
+        if report.artifact.card.owner
     }
     ours = asyncio.run(answer(Transformers(BackendOptions(model=str(model))), adapters))
     options = BackendOptions(model=str(model), vllm_args=(*ARGUMENTS, *LORA))

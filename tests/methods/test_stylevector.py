@@ -54,7 +54,7 @@ def test_the_vector_is_the_mean_difference_computed_by_hand(
 ) -> None:
     options = make_options(model, data, tmp_path, (f"layer={LAYER}",), methods=METHOD, users=1)
     (report,) = asyncio.run(train(options))
-    card = report.artefact.card
+    card = report.artifact.card
     assert (card.kind, card.parameters, card.records) == ("steering_vector", 64, 3)
     (resolved,) = asyncio.run(resolve_runs(options))
     sample = resolved.dataset.load(resolved.positions[0])
@@ -85,7 +85,7 @@ def test_the_vector_is_the_mean_difference_computed_by_hand(
                 hidden = loaded(input_ids=torch.tensor([tokens]), output_hidden_states=True)
                 states.append(hidden.hidden_states[LAYER + 1][0, -1])
             differences.append(states[0] - states[1])
-    vector = load_file(report.artefact.adapter / "steering.safetensors")["vector"]
+    vector = load_file(report.artifact.adapter / "steering.safetensors")["vector"]
     assert torch.allclose(vector, torch.stack(differences).mean(0), atol=1e-4)
     assert vector.norm() > 0.01
 
@@ -95,7 +95,7 @@ def test_strength_zero_gives_the_text_of_the_base(model: Path, data: Path, tmp_p
         return make_options(model, data, tmp_path, settings, methods=methods, **changes)
 
     reports = asyncio.run(train(options(METHOD)))
-    assert {report.artefact.card.owner for report in reports} == {"u1", "u2", "u3"}
+    assert {report.artifact.card.owner for report in reports} == {"u1", "u2", "u3"}
     base = outputs(options(["none"]))
     assert outputs(options(METHOD, "strength=0")) == base
     steered = outputs(options(METHOD, "strength=20"))

@@ -130,5 +130,5 @@ async def train(options: Options, order: int = 1, **further: Any) -> list[Report
 
 
 def file_hashes(reports: Sequence[Report]) -> dict[str, dict[str, str]]:
-    """The hashes of the files of each user's artefact."""
-    return {report.artefact.card.owner: dict(report.artefact.card.files) for report in reports}
+    """The hashes of the files of each user's artifact."""
+    return {report.artifact.card.owner: dict(report.artifact.card.files) for report in reports}

@@ -11,7 +11,7 @@ import msgspec
 from personabench.errors import UsageError
 
 ADAPTER = "adapter"
-"""The folder, in an artefact of training, of an adapter as it was trained."""
+"""The folder, in an artifact of training, of an adapter as it was trained."""
 SERVED = "served"
 """The folder of an adapter as it answers, together with that of an earlier stage."""
 CONFIG = "adapter_config.json"
@@ -23,7 +23,7 @@ DEFAULT = "*"
 
 
 def adapter_folder(folder: Path) -> Path:
-    """Return the folder of the adapter that answers: itself, or a part of an artefact.
+    """Return the folder of the adapter that answers: itself, or a part of an artifact.
 
     Raises:
         UsageError: there is none.

@@ -140,9 +140,9 @@ class Backend(ABC):
             message of a request with `max_tokens` 0).
         packaged: whether the model is the small one that comes with the package; valid after
             `identify`.
-        serves: the kinds of artefacts of training that it can answer through: "lora" for adapters,
+        serves: the kinds of artifacts of training that it can answer through: "lora" for adapters,
             "steering_vector" for vectors that are added to hidden states.
-        adapters: the folders of artefacts on this machine, by the names in requests.
+        adapters: the folders of artifacts on this machine, by the names in requests.
         scales: the strength of each that has another than 1.
     """
 

@@ -1,8 +1,8 @@
-"""Artefacts of training: folders with a card that says what they were made of.
+"""Artifacts of training: folders with a card that says what they were made of.
 
-An artefact is written to a temporary folder and renamed when it is whole, so that no half of one is
+An artifact is written to a temporary folder and renamed when it is whole, so that no half of one is
 ever used.  Its card names the base model, the files with their hashes and the ids of everything
-that training saw; the embargo compares these ids with a sample before the artefact answers for it.
+that training saw; the embargo compares these ids with a sample before the artifact answers for it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ __all__ = [
     "SERVED",
     "STEERING",
     "VECTOR",
-    "Artefact",
-    "ArtefactStore",
-    "Artefacts",
+    "Artifact",
+    "ArtifactStore",
+    "Artifacts",
     "Card",
     "Kind",
     "Seen",
     "check_embargo",
     "hash_files",
-    "read_artefact",
+    "read_artifact",
 ]
 
 
@@ -62,14 +62,14 @@ class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What an artefact is and what it was made of.
+    """What an artifact is and what it was made of.
 
     Attributes:
         kind: "lora", "steering_vector", or "none" if there was too little to train on.
         method, fingerprint: the method, and the hash of everything but the records.
         owner: the user whose history it was trained on; empty for a corpus.
         base: name and hash of the base model.
-        parent: the name of the artefact of the stage before; empty without one.
+        parent: the name of the artifact of the stage before; empty without one.
         files: SHA-256 of each file by its path in the folder.
         seen: SHA-256 of the ids of records and samples; records: their number.
         counts: events of training, such as records that were left out.
@@ -95,8 +95,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     peak_memory: int = 0
 
 
-class Artefact(msgspec.Struct, frozen=True):
-    """A finished artefact on disk."""
+class Artifact(msgspec.Struct, frozen=True):
+    """A finished artifact on disk."""
 
     folder: Path
     card: Card
@@ -120,8 +120,8 @@ class Artefact(msgspec.Struct, frozen=True):
         return sum(path.stat().st_size for path in files if path.is_file())
 
 
-def read_artefact(folder: Path) -> Artefact | None:
-    """Read an artefact; None if the folder has none.
+def read_artifact(folder: Path) -> Artifact | None:
+    """Read an artifact; None if the folder has none.
 
     Raises:
         DataError: it is damaged.
@@ -141,17 +141,17 @@ def read_artefact(folder: Path) -> Artefact | None:
         raise _damaged(folder, f"{changed[0]} is not the file that training wrote")
     if digest(seen) != card.seen:
         raise _damaged(folder, f"{SEEN} does not fit {CARD}")
-    return Artefact(folder, card, seen)
+    return Artifact(folder, card, seen)
 
 
 def _damaged(folder: Path, fault: str) -> DataError:
     return DataError(
-        f"the artefact {folder} is damaged ({fault}); delete this folder and train again"
+        f"the artifact {folder} is damaged ({fault}); delete this folder and train again"
     )
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of an artefact but its card, by their paths."""
+    """SHA-256 of the files of an artifact but its card, by their paths."""
     hashes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in (CARD, SEEN):
@@ -160,18 +160,18 @@ def hash_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
-class ArtefactStore:
-    """The artefacts of one method under one fingerprint.
+class ArtifactStore:
+    """The artifacts of one method under one fingerprint.
 
     Args:
-        root: `artefacts/<task>/<method>/<fingerprint>`.
+        root: `artifacts/<task>/<method>/<fingerprint>`.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def path(self, owner: str, key: str) -> Path:
-        """The folder of an artefact; the owner "" is the corpus."""
+        """The folder of an artifact; the owner "" is the corpus."""
         if not owner:
             return self.root / "base" / key
         name = owner
@@ -181,17 +181,17 @@ class ArtefactStore:
             name = f"{readable}.{digest(owner)[:12]}"
         return self.root / "users" / name / key
 
-    def read(self, owner: str, key: str) -> Artefact | None:
-        """A finished artefact; None if it was not trained.
+    def read(self, owner: str, key: str) -> Artifact | None:
+        """A finished artifact; None if it was not trained.
 
         Raises:
             DataError: it is damaged.
         """
-        return read_artefact(self.path(owner, key))
+        return read_artifact(self.path(owner, key))
 
     @contextmanager
     def writing(self, owner: str, key: str) -> Iterator[Path]:
-        """Provide a folder to write to, which becomes the artefact if the block does not raise."""
+        """Provide a folder to write to, which becomes the artifact if the block does not raise."""
         target = self.path(owner, key)
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = target.parent / f".{secrets.token_hex(8)}{_TEMPORARY}"
@@ -208,19 +208,19 @@ class ArtefactStore:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class Artefacts:
-    """The artefacts of a run as its method finds them, under the embargo.
+class Artifacts:
+    """The artifacts of a run as its method finds them, under the embargo.
 
     Args:
         store: holds them.
-        base_key: the key of the corpus's artefact; None if the method trains on no corpus.
-        locate: the owner and the key of the artefact for a sample; None for one without history.
+        base_key: the key of the corpus's artifact; None if the method trains on no corpus.
+        locate: the owner and the key of the artifact for a sample; None for one without history.
         command: trains what is missing.
     """
 
     def __init__(
         self,
-        store: ArtefactStore,
+        store: ArtifactStore,
         base_key: Callable[[], str | None],
         locate: Callable[[Sample], tuple[str, str] | None],
         command: str,
@@ -229,10 +229,10 @@ class Artefacts:
         self._base_key = base_key
         self._locate = locate
         self._command = command
-        self._read: dict[tuple[str, str], Artefact] = {}
+        self._read: dict[tuple[str, str], Artifact] = {}
 
-    def base(self, sample: Sample) -> Artefact | None:
-        """The artefact of the population stage; None if the method trains on no corpus.
+    def base(self, sample: Sample) -> Artifact | None:
+        """The artifact of the population stage; None if the method trains on no corpus.
 
         Raises:
             UsageError: it is missing, or it saw the sample or its user.
@@ -240,12 +240,12 @@ class Artefacts:
         key = self._base_key()
         if key is None:
             return None
-        artefact = self._find("", key)
-        check_embargo(artefact, sample)
-        return artefact
+        artifact = self._find("", key)
+        check_embargo(artifact, sample)
+        return artifact
 
-    def user(self, sample: Sample) -> Artefact | None:
-        """The artefact of the user whose history the sample shows; None without history.
+    def user(self, sample: Sample) -> Artifact | None:
+        """The artifact of the user whose history the sample shows; None without history.
 
         Raises:
             UsageError: it is missing, or it saw a record that the sample does not show.
@@ -253,43 +253,43 @@ class Artefacts:
         located = self._locate(sample)
         if located is None:
             return None
-        artefact = self._find(*located)
-        check_embargo(artefact, sample)
-        return artefact
+        artifact = self._find(*located)
+        check_embargo(artifact, sample)
+        return artifact
 
-    def _find(self, owner: str, key: str) -> Artefact:
+    def _find(self, owner: str, key: str) -> Artifact:
         if (owner, key) not in self._read:
-            artefact = self._store.read(owner, key)
-            if artefact is None:
+            artifact = self._store.read(owner, key)
+            if artifact is None:
                 subject = f"of user {owner}" if owner else "of the population stage"
                 raise UsageError(
-                    f"the artefact {subject} is missing in {self._store.root}; "
+                    f"the artifact {subject} is missing in {self._store.root}; "
                     f"train it with: {self._command}"
                 )
-            self._read[owner, key] = artefact
+            self._read[owner, key] = artifact
         return self._read[owner, key]
 
 
-def check_embargo(artefact: Artefact, sample: Sample) -> None:
+def check_embargo(artifact: Artifact, sample: Sample) -> None:
     """Check that training saw nothing that is hidden from a sample.
 
     Raises:
         UsageError: it did; the message has both ids.
     """
-    card, seen = artefact.card, artefact.seen
+    card, seen = artifact.card, artifact.seen
     if sample.id in seen.samples:
-        raise _refusal(artefact, sample, f"sample {sample.id} with its reference")
+        raise _refusal(artifact, sample, f"sample {sample.id} with its reference")
     if not card.owner:
         if sample.user_id in seen.users:
-            raise _refusal(artefact, sample, f"user {sample.user_id}")
+            raise _refusal(artifact, sample, f"user {sample.user_id}")
         return
 
     owner = sample.history_owner or sample.user_id
     if card.owner != owner:
-        raise _refusal(artefact, sample, f"user {card.owner}, while the sample shows {owner}")
+        raise _refusal(artifact, sample, f"user {card.owner}, while the sample shows {owner}")
     hidden = hidden_records(seen.records, sample)
     if hidden:
-        raise _refusal(artefact, sample, f"record {hidden[0]}, which the sample does not show")
+        raise _refusal(artifact, sample, f"record {hidden[0]}, which the sample does not show")
 
 
 def hidden_records(record_ids: Sequence[str], sample: Sample) -> list[str]:
@@ -298,8 +298,8 @@ def hidden_records(record_ids: Sequence[str], sample: Sample) -> list[str]:
     return [record_id for record_id in record_ids if record_id not in visible]
 
 
-def _refusal(artefact: Artefact, sample: Sample, what: str) -> UsageError:
+def _refusal(artifact: Artifact, sample: Sample, what: str) -> UsageError:
     return UsageError(
-        f"sample {sample.id} of user {sample.user_id}: the artefact {artefact.folder} was trained "
+        f"sample {sample.id} of user {sample.user_id}: the artifact {artifact.folder} was trained "
         f"on {what}; train one under the same --history and data as the run"
     )
