@@ -18,6 +18,7 @@ from synthetic_scores import seal_scores
 from typer.testing import CliRunner
 
 from personabench.api import registry
+from personabench.api.users import open_split
 from personabench.cli.app import app
 from personabench.errors import UsageError
 from personabench.results.csv_rows import write_csv
@@ -69,7 +70,8 @@ async def test_rows_follow_the_data_and_failures_have_a_row(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", sorted(registry.list_entries("task")))
 def test_every_tasks_data_is_found_again_by_what_a_run_says_of_it(name: str) -> None:
     task = registry.load_class("task", name)()
-    opened = task.open(task.default_split, None)
+    # As a run opens it: questions without users are joined into users.
+    opened = open_split(task, task.default_split, None)
     spec: Any = SimpleNamespace(
         separation=opened.separation, split=opened.split, data_hash=opened.hash
     )
