@@ -97,14 +97,21 @@ def read_letter(answer: str) -> str:
     return match[1].lower() if match else ""
 
 
+def _belongs(values: npt.NDArray[np.float64], categories: frozenset[int]) -> npt.NDArray[np.bool_]:
+    # A look-up takes a tenth of the time of `np.isin`, and intervals need it thousands of times.
+    members = np.zeros(ADVERSARIAL + 1, dtype=np.bool_)
+    members[list(categories)] = True
+    return members[values[:, 0].astype(np.intp)]
+
+
 def _mean(values: npt.NDArray[np.float64], categories: frozenset[int]) -> float:
     """Mean over the samples of some categories; rows of `values` are (category, score)."""
-    scores = values[np.isin(values[:, 0], list(categories)), 1]
+    scores = values[_belongs(values, categories), 1]
     return float(scores.mean()) if len(scores) else float("nan")
 
 
 def _count(values: npt.NDArray[np.float64], categories: frozenset[int]) -> int:
-    return int(np.isin(values[:, 0], list(categories)).sum())
+    return int(_belongs(values, categories).sum())
 
 
 ANSWERABLE = frozenset({MULTI_HOP, TEMPORAL, OPEN_DOMAIN, SINGLE_HOP})

@@ -156,6 +156,7 @@ def test_without_a_history_every_method_gives_the_plain_answer(task: str) -> Non
     assert all(outputs[method] == outputs["none"] for method in PERSONAL)
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize("task", CHOSEN)
 def test_a_model_that_looks_at_the_question_only_gains_nothing(task: str) -> None:
     """The calls and words that methods add are worth nothing to a model that ignores them."""

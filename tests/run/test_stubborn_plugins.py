@@ -76,7 +76,7 @@ def test_one_termination_ends_a_blocked_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stuck", "second"),
     [
-        ("sleep", signal.SIGINT),
+        pytest.param("sleep", signal.SIGINT, marks=pytest.mark.variants),
         pytest.param("busy", signal.SIGINT, marks=pytest.mark.variants),
         pytest.param("swallows", signal.SIGINT, marks=pytest.mark.variants),
         ("native", signal.SIGINT),

@@ -91,7 +91,7 @@ def make_accepting_user(one_in: int) -> Callable[[Any], str]:
     [
         ("none", 120, 20, 50),
         pytest.param("icl_edit", 120, 20, 50, marks=pytest.mark.variants),
-        ("continual", 159, 14, 33),
+        pytest.param("continual", 159, 14, 33, marks=pytest.mark.variants),
         pytest.param("e_then_e", 121, 20, 50, marks=pytest.mark.variants),
         # Vectors by marker find the same neighbours again, so that most merges are one call.
         ("cipher", 165, 32, 106),

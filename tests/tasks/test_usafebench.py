@@ -473,7 +473,7 @@ class Echoing(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize("status", [400, pytest.param(500, marks=pytest.mark.variants)])
 def test_acceptance_6_the_terminal_shows_no_text_that_a_server_quotes(
     status: int, tmp_path: Path
 ) -> None:

@@ -242,7 +242,7 @@ def done(tmp_path: Path) -> list[dict[str, Any]]:
     [
         signal.SIGINT,
         pytest.param(signal.SIGTERM, marks=pytest.mark.variants),
-        signal.SIGKILL,
+        pytest.param(signal.SIGKILL, marks=pytest.mark.variants),
     ],
 )
 def test_every_way_out_leaves_no_process_and_the_same_command_goes_on(
