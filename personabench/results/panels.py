@@ -51,20 +51,26 @@ class StoredPanel(msgspec.Struct, frozen=True):
                 left out.
 
         Returns:
-            ranks by fingerprint; empty unless two runs are left.
+            ranks by fingerprint; empty unless two judges have a score for two of the runs that are
+            left.
         """
         members = {
             run.summary.fingerprint: self.runs[run.summary.fingerprint].scores
             for run in runs
             if self._judged(run)
         }
-        if len(members) < 2:
-            return {}
-        ranks: dict[str, set[int]] = {name: set() for name in members}
         sign = 1 if self.higher_is_better else -1
+        orders = []
         for judge in range(len(self.judges)):
             scores = {name: values[judge] for name, values in members.items()}
             known = {name: sign * score for name, score in scores.items() if score is not None}
+            if len(known) > 1:
+                orders.append(known)
+        # One order, or a judge whose verdicts were unreadable, says nothing about changes.
+        if len(orders) < 2:
+            return {}
+        ranks: dict[str, set[int]] = {name: set() for name in members}
+        for known in orders:
             for name, score in known.items():
                 ranks[name].add(sum(other > score for other in known.values()) + 1)
         return ranks

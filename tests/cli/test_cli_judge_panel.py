@@ -166,7 +166,14 @@ def test_a_leaderboard_states_its_judge_and_marks_rows_that_change_their_rank(
     text = " ".join(personabench("leaderboard", "-t", "locomo").out.split())
     assert "rag ‡" in text and "another rank in judged under another judge or prompt" in text
 
+    # A judge without a readable verdict ranks nobody, and one order alone is no comparison.
+    first["scores"], second["scores"] = [0.9, None], [0.5, None]
+    path.write_text(json.dumps(stored))
+    board = " ".join(personabench("leaderboard", "-t", "locomo").out.split())
+    assert "under every judge" not in board and "under another judge" not in board
+
     # A run whose answers are others than those that were judged is not marked.
+    first["scores"], second["scores"] = [0.9, 0.1], [0.5, 0.5]
     first["predictions"] = "0" * 64
     path.write_text(json.dumps(stored))
     other = personabench("leaderboard", "-t", "locomo", "--json").json
