@@ -290,7 +290,7 @@ async def test_attached_run(server_url: str, model: str, tmp_path: Path) -> None
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_an_adapter_for_each_user(server_url: str, model: str, tmp_path: Path) -> None:
-    run = run_command(tmp_path, "--base-url", server_url, methods=("none",), limit=37)
+    run = run_command(tmp_path, "--base-url", server_url, methods=("none",), limit=60)
     plain = await run_to_end(*run, "--model", model)
     process = await asyncio.create_subprocess_exec(
         *run, "--adapter", "of-{user_id}", stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -298,7 +298,7 @@ async def test_an_adapter_for_each_user(server_url: str, model: str, tmp_path: P
     out, err = await process.communicate()
     (summary,) = json.loads(out)
     missing = summary["counters"]["request_errors"]
-    assert process.returncode == 1 and 0 < missing < 37 and "serves no adapter 'of-" in err.decode()
+    assert process.returncode == 1 and 0 < missing < 60 and "serves no adapter 'of-" in err.decode()
     first, adapted = (
         {
             line["sample_id"]: line["output"]
@@ -311,7 +311,7 @@ async def test_an_adapter_for_each_user(server_url: str, model: str, tmp_path: P
         for sample, output in adapted.items()
         if output is not None and output != first[sample]
     ]
-    assert len(differ) > 18
+    assert len(differ) > 30
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -399,10 +399,12 @@ async def test_thoughts_with_a_reasoning_parser_and_thoughts_switched_off(
     assert all(call["reasoning_tokens"] <= 24 < call["output_tokens"] <= 48 for call in calls)
     assert plain["status"] == "complete" and plain["counters"]["empty_output"] == 0
     assert "thinks before it answers" in plain["provenance"]["dialect"]
-    assert raw["counters"]["read_raw"] == raw["n"]
+    # An answer that stands among the thoughts is read from there in either way.
+    read_raw = raw["n"] - raw["counters"].get("answer_in_reasoning", 0)
+    assert raw["counters"]["read_raw"] == read_raw > 0
     assert raw["usage"]["predict"]["calls"] == raw["usage"]["predict"]["cached"]
     outputs = list_good_outputs(Path(raw["folder"]))
-    assert all(output.startswith("<think>\n") for _, output in outputs)
+    assert sum(output.startswith("<think>\n") for _, output in outputs) >= read_raw
 
     assert "reasoning_tokens" not in off["usage"]["predict"]
     assert off["usage"]["predict"]["cached"] == 0 and "dialect" not in off["provenance"]
