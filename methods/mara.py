@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 from personabench import Context, Message, Method, PromptFile, Record, Sample
 from personabench.api.method import retrieval_needs
 from personabench.methods.memory_parts import (
-    ATTEMPTS,
     TEXT,
     list_schema,
     object_schema,
@@ -22,6 +21,7 @@ from personabench.methods.memory_parts import (
     read_rows,
     read_text,
 )
+from personabench.methods.parsed_reply import complete_parsed
 
 PROMPTS = PromptFile(__file__, "mara.prompts.toml")
 AGENTS = ("fact", "persona", "coherence")
@@ -103,20 +103,11 @@ class Mara(Method):
 
         max_tokens = self.params.plan_max_tokens
         messages = ctx.fit(build, self._list_turns(sample, ctx), max_tokens)
-        for attempt in range(ATTEMPTS):
-            reply = await ctx.complete(
-                messages,
-                max_tokens=max_tokens,
-                schema=SCHEMA,
-                repeat=attempt,
-                attempt=attempt,
-                attempts=ATTEMPTS,
-                accept=lambda text: _read_plan(text) is not None,
-            )
-            steps = _read_plan(reply.text)
-            if steps is not None:
-                return _drop_unusable(steps, ctx)
-            ctx.flag("plan_unparsed")
+        steps = await complete_parsed(
+            messages, _read_plan, ctx, max_tokens=max_tokens, schema=SCHEMA, flag="plan_unparsed"
+        )
+        if steps is not None:
+            return _drop_unusable(steps, ctx)
         ctx.flag("bad_plan")
         agents = AGENTS if self.params.bad_plan == "all" else ()
         return [Step(agent, "") for agent in agents]

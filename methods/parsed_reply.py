@@ -58,6 +58,38 @@ async def request_parsed(
     return None
 
 
+async def complete_parsed(
+    messages: Sequence[Message],
+    read: Callable[[str], T | None],
+    ctx: Context,
+    *,
+    max_tokens: int,
+    schema: Mapping[str, Any] | None = None,
+    flag: str = "",
+) -> T | None:
+    """What `read` makes of the reply to an unchanged request; None after two that it cannot read.
+
+    Args:
+        flag: counts the replies that cannot be read; "" to count the failure of both by oneself.
+    """
+    for attempt in range(ATTEMPTS):
+        response = await ctx.complete(
+            messages,
+            max_tokens=max_tokens,
+            schema=schema,
+            repeat=attempt,
+            attempt=attempt,
+            attempts=ATTEMPTS,
+            accept=lambda text: read(text) is not None,
+        )
+        parsed = read(response.text)
+        if parsed is not None:
+            return parsed
+        if flag:
+            ctx.flag(flag)
+    return None
+
+
 def has_words(text: str) -> bool:
     """Whether a text has a letter or a digit; small models copy the dots of an example."""
     return any(character.isalnum() for character in text)

@@ -21,6 +21,7 @@ from personabench.methods.memory_parts import (
     object_schema,
     read_text,
 )
+from personabench.methods.parsed_reply import complete_parsed
 from personabench.methods.vectors import compute_cosines
 from personabench.metrics.edits import measure_edit
 from personabench.models.json_reply import JsonScanner
@@ -268,21 +269,14 @@ class Prose(Method):
     async def _check(self, component: str, text: str, ctx: Context) -> int | None:
         """The verdict on a component by a text; None after two replies without one."""
         messages = self._fit(ctx, "verify", _VERDICT_TOKENS, preference=component, text=text)
-        for attempt in range(ATTEMPTS):
-            reply = await ctx.complete(
-                messages,
-                max_tokens=_VERDICT_TOKENS,
-                schema=_VERDICT_SCHEMA,
-                repeat=attempt,
-                attempt=attempt,
-                attempts=ATTEMPTS,
-                accept=lambda text: read_verdict(text) is not None,
-            )
-            verdict = read_verdict(reply.text)
-            if verdict is not None:
-                return verdict
-            ctx.flag("verdict_unparsed")
-        return None
+        return await complete_parsed(
+            messages,
+            read_verdict,
+            ctx,
+            max_tokens=_VERDICT_TOKENS,
+            schema=_VERDICT_SCHEMA,
+            flag="verdict_unparsed",
+        )
 
     async def _request(
         self, ctx: Context, stage: str, max_tokens: int | None = None, **slots: str

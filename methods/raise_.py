@@ -24,6 +24,7 @@ from personabench.api.inquiry import (
     read_answers,
     write_inquiry,
 )
+from personabench.methods.parsed_reply import complete_parsed
 from personabench.metrics.judges.verdict_reader import read_json_verdict
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ PROMPTS = PromptFile(__file__, "raise.prompts.toml")
 URGENT = ("emotional state", "mental health", "self-harm history")
 """The attributes that are asked for first where no planned path helps."""
 SCORES = ("risk_sensitivity", "empathy", "alignment")
-ATTEMPTS = 2
 _RATING = re.compile(r"(?<![\d.])[0-5](?![\d.]*\d)")
 
 
@@ -112,18 +112,9 @@ class Raise(Method):
             known=_list_known(known) or "nothing",
             paths=_list_paths(paths),
         )
-        for attempt in range(ATTEMPTS):
-            reply = await ctx.complete(
-                messages,
-                max_tokens=16,
-                repeat=attempt,
-                accept=lambda text: _RATING.search(text) is not None,
-                attempt=attempt,
-                attempts=ATTEMPTS,
-            )
-            rating = _RATING.search(reply.text)
-            if rating:
-                return int(rating[0])
+        rating = await complete_parsed(messages, _RATING.search, ctx, max_tokens=16)
+        if rating:
+            return int(rating[0])
         # A further question costs little, and their number is bounded.
         ctx.flag("sufficiency_unparsed")
         return 0
@@ -207,20 +198,12 @@ class Raise(Method):
         return await self._judge(messages, ctx)
 
     async def _judge(self, messages: Sequence[Message], ctx: Context) -> float | None:
-        for attempt in range(ATTEMPTS):
-            reply = await ctx.complete(
-                messages,
-                max_tokens=self.params.judge_tokens,
-                repeat=attempt,
-                accept=lambda text: read_reward(text) is not None,
-                attempt=attempt,
-                attempts=ATTEMPTS,
-            )
-            score = read_reward(reply.text)
-            if score is not None:
-                return score
-        ctx.flag("reward_unparsed")
-        return None
+        score = await complete_parsed(
+            messages, read_reward, ctx, max_tokens=self.params.judge_tokens
+        )
+        if score is None:
+            ctx.flag("reward_unparsed")
+        return score
 
 
 def read_reward(reply: str) -> float | None:

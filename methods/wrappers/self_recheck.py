@@ -12,13 +12,13 @@ from typing import Any
 
 from personabench import Context, Message, PromptFile, Record, Sample, Wrapper
 from personabench.methods.memory_parts import (
-    ATTEMPTS,
     NUMBER,
     list_schema,
     object_schema,
     read_number,
     read_object,
 )
+from personabench.methods.parsed_reply import complete_parsed
 
 PROMPTS = PromptFile(__file__, "self_recheck.prompts.toml")
 
@@ -44,20 +44,16 @@ class SelfRecheck(Wrapper):
             ctx.flag("recheck_unseen", len(texts) - shown)
         schema = object_schema(keep=list_schema(NUMBER, max(shown, 1)))
 
-        for attempt in range(ATTEMPTS):
-            response = await ctx.complete(
-                messages,
-                max_tokens=self.params.max_tokens,
-                schema=schema,
-                repeat=attempt,
-                attempt=attempt,
-                attempts=ATTEMPTS,
-                accept=lambda reply: _read_kept(reply) is not None,
-            )
-            kept = _read_kept(response.text)
-            if kept is not None:
-                return self._choose(kept, shown, len(texts), ctx)
-            ctx.flag("recheck_unparsed")
+        kept = await complete_parsed(
+            messages,
+            _read_kept,
+            ctx,
+            max_tokens=self.params.max_tokens,
+            schema=schema,
+            flag="recheck_unparsed",
+        )
+        if kept is not None:
+            return self._choose(kept, shown, len(texts), ctx)
         ctx.flag("recheck_failed")
         return range(len(texts))
 

@@ -40,6 +40,15 @@ class Assessment(NamedTuple):
     flags: Mapping[str, int] = {}
 
 
+class _Case(NamedTuple):
+    """What there is to show to a judge; a protocol and the rubric decide what it sees."""
+
+    request: str
+    answer: str
+    references: Sequence[str]
+    records: Sequence[str]
+
+
 class RubricJudge:
     """Applies one rubric; the questions of a request and a user are selected once."""
 
@@ -69,31 +78,16 @@ class RubricJudge:
         Raises:
             BackendError: a call failed for good.
         """
-        texts = request, answer, references, records
-        if self.rubric.protocol == "boolean":
-            return await self._answer_questions(judge, *texts)
-        if self.rubric.protocol == "bespoke":
-            return await self._grade(judge, *texts)
-        if self.rubric.protocol == "aspects":
-            return await self._compare_aspects(judge, *texts)
-        return await self._scale(judge, *texts)
+        apply = {
+            "scale": self._scale,
+            "boolean": self._answer_questions,
+            "bespoke": self._grade,
+            "aspects": self._compare_aspects,
+        }[self.rubric.protocol]
+        return await apply(judge, _Case(request, answer, references, records))
 
-    async def _scale(
-        self,
-        judge: Judge,
-        request: str,
-        answer: str,
-        references: Sequence[str],
-        records: Sequence[str],
-    ) -> Assessment | None:
-        reply = await rate_by_rubric(
-            judge,
-            self.rubric,
-            request=request,
-            answer=answer,
-            references=references,
-            records=records,
-        )
+    async def _scale(self, judge: Judge, case: _Case) -> Assessment | None:
+        reply = await rate_by_rubric(judge, self.rubric, **case._asdict())
         if reply.value is None:
             return _unjudged(reply.evidence, reply.attempts - 1)
         return Assessment(
@@ -104,25 +98,18 @@ class RubricJudge:
             reply.attempts - 1,
         )
 
-    async def _answer_questions(
-        self,
-        judge: Judge,
-        request: str,
-        answer: str,
-        references: Sequence[str],
-        records: Sequence[str],
-    ) -> Assessment | None:
+    async def _answer_questions(self, judge: Judge, case: _Case) -> Assessment | None:
         shows = self.rubric.shows
-        background = "\n\n".join(records[-self.rubric.records :]) if "history" in shows else ""
+        background = "\n\n".join(case.records[-self.rubric.records :]) if "history" in shows else ""
         selection = await self._boolean.select_criteria(
-            judge, background=background, request=request
+            judge, background=background, request=case.request
         )
         if selection.value is None:
             return _unjudged(selection.evidence, RETRIES)
 
         ids = selection.value.ids
         replies = await self._boolean.answer_questions(
-            judge, ids, background=background, request=request, response=answer
+            judge, ids, background=background, request=case.request, response=case.answer
         )
         score = self._boolean.score(ids, replies)
         if score.score is None:
@@ -142,21 +129,14 @@ class RubricJudge:
             flags={"judge_unknown_questions": selection.value.unknown},
         )
 
-    async def _grade(
-        self,
-        judge: Judge,
-        request: str,
-        answer: str,
-        references: Sequence[str],
-        records: Sequence[str],
-    ) -> Assessment | None:
+    async def _grade(self, judge: Judge, case: _Case) -> Assessment | None:
         criteria = list(self.rubric.criteria)
-        question = write_question(self.rubric, request, answer, references, records)
+        question = write_question(self.rubric, *case)
         grades, claims = await asyncio.gather(
             bespoke.grade_answer(
                 judge, write_system(self.rubric), question, criteria, count_tokens(self.rubric)
             ),
-            bespoke.check_claims(judge, bespoke.split_claims(references), answer),
+            bespoke.check_claims(judge, bespoke.split_claims(case.references), case.answer),
         )
         scores = bespoke.score_answer(grades.grades, claims, criteria)
         total = scores.pop("average", None)
@@ -171,22 +151,15 @@ class RubricJudge:
             {"judge_unjudged_claims": claims.count(None)},
         )
 
-    async def _compare_aspects(
-        self,
-        judge: Judge,
-        request: str,
-        answer: str,
-        references: Sequence[str],
-        records: Sequence[str],
-    ) -> Assessment | None:
-        if not answer.strip() or not references:
+    async def _compare_aspects(self, judge: Judge, case: _Case) -> Assessment | None:
+        if not case.answer.strip() or not case.references:
             return None
         questions = {name: item.question for name, item in self.rubric.questions.items()}
         comparison = await aspects.compare_aspects(
             judge,
-            request=request if "request" in self.rubric.shows else "",
-            answer=answer,
-            own=references[0],
+            request=case.request if "request" in self.rubric.shows else "",
+            answer=case.answer,
+            own=case.references[0],
             criteria=questions,
         )
         scores = comparison.scores
