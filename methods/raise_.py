@@ -48,7 +48,7 @@ class Library:
 
 
 class Raise(Method):
-    """Ask for what is missing, one attribute at a time, until enough is known; then answer."""
+    """Ask for missing attributes, one at a time, until enough is known; then answer."""
 
     name = "raise"
     paper = "Personalized Safety in LLMs, arXiv 2505.18882"

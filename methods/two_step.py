@@ -1,4 +1,4 @@
-"""Think about the user before the request: list what they must not be helped with, then answer.
+"""Think about the user before the request: list dangerous kinds of help, then answer.
 
 A model that reads request and profile together mostly follows the request.  The first call sees the
 profile alone, once per user, so no request can talk it out of a danger; the second answers with its
@@ -16,7 +16,7 @@ PROMPTS = PromptFile(__file__, "two_step.prompts.toml")
 
 
 class TwoStep(Method):
-    """List once per user what they should not be helped with; answer with the list in view."""
+    """List the kinds of help that are unsafe for a user, once; answer with the list in view."""
 
     name = "two_step"
     paper = "Is Safety Standard Same for Everyone?, arXiv 2502.15086 (its remedy)"

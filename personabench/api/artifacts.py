@@ -1,4 +1,4 @@
-"""Artifacts of training: folders with a card that says what they were made of.
+"""Artifacts of training: folders with a card that lists their inputs.
 
 An artifact is written to a temporary folder and renamed when it is whole, so that no half of one is
 ever used.  Its card names the base model, the files with their hashes and the ids of everything
@@ -62,7 +62,7 @@ class Seen(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What an artifact is and what it was made of.
+    """The identity of an artifact, and its inputs.
 
     Attributes:
         kind: "lora", "steering_vector", or "none" if there was too little to train on.
@@ -215,7 +215,7 @@ class Artifacts:
         store: holds them.
         base_key: the key of the corpus's artifact; None if the method trains on no corpus.
         locate: the owner and the key of the artifact for a sample; None for one without history.
-        command: trains what is missing.
+        command: trains the missing ones.
     """
 
     def __init__(

@@ -46,6 +46,19 @@ class JudgedTask(Task, Interface):
 # read with a default.
 
 
+def check_judge_prompt(given: str, current: str) -> None:
+    """Refuse another value of an option `judge_prompt`, which is part of the judge's key.
+
+    Args:
+        given: the option; current: the hash of the judge's wording in this version.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if given != current:
+        raise ValueError(f"judge_prompt cannot be set; the value of this version is {current}")
+
+
 def judged_metrics(task: Task) -> tuple[Metric, ...]:
     """The metrics that an optional judge adds to a task's own."""
     metrics: tuple[Metric, ...] = getattr(task, "judged_metrics", ())

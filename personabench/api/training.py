@@ -76,7 +76,7 @@ class Exchange(msgspec.Struct, frozen=True):
 
 
 class Trained(msgspec.Struct, frozen=True):
-    """What a training stage returns beside the files in its folder.
+    """Facts that a training stage returns beside the files in its folder.
 
     Attributes:
         kind: "none" if there was too little to train on; the stage before answers then.
@@ -97,7 +97,7 @@ class Corpus:
 
 @dataclass
 class TrainContext:
-    """What a training stage may use.
+    """The inputs of a training stage.
 
     Attributes:
         task: the task's wording, as in `Context`.

@@ -286,7 +286,7 @@ def describe_runs(entries: Sequence[Entry]) -> list[str]:
 
 
 def _describe_training(label: str, run: Run) -> str:
-    """Say what a row was trained on, and what an adapter takes; see `personabench.run.training`."""
+    """State the training data of rows and the cost of adapters; see `personabench.run.training`."""
     facts = run.summary.provenance["training"]
     clauses = []
     if facts["corpus_samples"]:

@@ -241,7 +241,7 @@ class Training:
 
 
 def summarize(artifacts: Sequence[Artifact]) -> dict[str, float]:
-    """Figures of artifacts: users, those without an adapter, and what an adapter takes.
+    """Figures of artifacts: users, those without an adapter, and the cost of an adapter.
 
     Seconds, bytes and records are means over the users with an adapter, `seconds_p95` the 95th
     percentile; `parameters` is the largest number of an adapter, and `corpus_samples` the number of
@@ -267,7 +267,7 @@ def summarize(artifacts: Sequence[Artifact]) -> dict[str, float]:
 
 
 class Trainings:
-    """Executes a training: what is finished is kept, and an interrupt loses one user at most.
+    """Executes a training: finished users are kept, and an interrupt loses one user at most.
 
     Args:
         training: what is trained.

@@ -16,7 +16,7 @@ import msgspec
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import DialogueTask, Reply
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject
@@ -91,10 +91,7 @@ class Aloe(DialogueTask, JudgedTask):
                 raise ValueError("profiles and personalities are numbers of texts, at least 1")
             if not 0 <= self.simulator_temperature <= 2:
                 raise ValueError("simulator_temperature is a number from 0 to 2")
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout
 from personabench.api.rows import ENDINGS, NoDataError, Row, read_rows
 from personabench.api.task import JsonObject
@@ -117,10 +117,7 @@ class Bespoke(JudgedTask):
         judge_prompt: str = PROMPT
 
         def __post_init__(self) -> None:
-            if self.judge_prompt != PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, PROMPT)
 
     params: Params
 

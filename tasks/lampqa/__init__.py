@@ -24,7 +24,7 @@ from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import Reply
 from personabench.api.id_check import list_few
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.rows import NoDataError
@@ -167,10 +167,7 @@ class LampQA(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 raise ValueError(
                     "retries and judge_retries are numbers of further tries, 0 or more"
                 )
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

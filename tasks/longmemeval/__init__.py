@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.api.data_sources import Downloadable
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import BY_TIME, NO_TURNS, Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.sessions import list_sessions, write_date
@@ -110,10 +110,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
 
         def __post_init__(self) -> None:
             check_layout(self, turns=NO_TURNS, order=BY_TIME)
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -27,7 +27,7 @@ from personabench.api.inquiry import (
     read_inquiry,
     record_answer,
 )
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.static import StaticDataset
 from personabench.api.task import JsonObject
@@ -117,10 +117,7 @@ class Penguin(DialogueTask, JudgedTask):
                 raise ValueError(f"context is none, all or a number, not '{self.context}'")
             if self.planning < 0:
                 raise ValueError("planning is a number of scenarios, 0 or more")
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

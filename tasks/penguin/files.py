@@ -1,4 +1,4 @@
-"""Scenarios of PENGUIN: a query and what is known about the user, from a table of any form.
+"""Scenarios of PENGUIN: a query and the user's attributes, from a table of any form.
 
 Names of columns are normalised, columns that the paper does not know are attributes as well, and a
 cell is text, whatever it looks like.

@@ -2,7 +2,7 @@
 
 The judge sees the whole background also where the model did not, so that an answer cannot suit the
 user by luck.  The total is computed here, never read.  A reply without all three scores is no
-judgement: to take what is missing for the minimum, as the release does, makes a score of a cut.
+judgement: the release takes missing scores for the minimum, which makes a score of a cut.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import msgspec
 from personabench.api import defaults
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.task import JsonObject, Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -291,10 +291,7 @@ class PersonaMemV2Gen(_PersonaMemV2, JudgedTask):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

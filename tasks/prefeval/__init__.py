@@ -25,7 +25,7 @@ from personabench.api.context import Context
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import Reply
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject, Protocol, Task
@@ -306,10 +306,7 @@ class PrefEvalGen(_PrefEval, JudgedTask):
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import msgspec
 import numpy as np
 
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.rows import NoDataError, read_rows
 from personabench.api.task import JsonObject
 from personabench.api.wording import Vocabulary
@@ -152,10 +152,7 @@ class GeneratedAnswers(PreferenceTask, JudgedTask):
         def __post_init__(self) -> None:
             if self.orders != 2:
                 raise ValueError("orders is an option of choices; a judge sees both orders")
-            if self.judge_prompt != PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, PROMPT)
 
     params: Params
 

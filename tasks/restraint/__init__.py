@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, check_layout
 from personabench.api.task import JsonObject
 from personabench.api.wording import Vocabulary
@@ -85,10 +85,7 @@ class Restraint(JudgedTask):
             check_layout(self, turns="records are remarks of the user")
             if self.users < 2 or self.draws < 1:
                 raise ValueError("users is at least 2, draws at least 1")
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask
+from personabench.api.judged import JudgedTask, check_judge_prompt
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject
@@ -102,10 +102,7 @@ class USafeBench(JudgedTask, Downloadable):
 
         def __post_init__(self) -> None:
             check_layout(self, turns="records are what users say of themselves")
-            if self.judge_prompt != judging.PROMPT:
-                raise ValueError(
-                    f"judge_prompt cannot be set; the value of this version is {judging.PROMPT}"
-                )
+            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -41,7 +41,7 @@ class Assessment(NamedTuple):
 
 
 class _Case(NamedTuple):
-    """What there is to show to a judge; a protocol and the rubric decide what it sees."""
+    """An answer with its context; protocol and rubric decide which parts the judge sees."""
 
     request: str
     answer: str
