@@ -3,6 +3,9 @@
 For each past text a candidate is written by the preferences known so far, and compared with what
 the user wrote; the difference becomes preferences, which are broken into parts and kept if the
 user's texts confirm them.  Past texts of similar content share their preferences.
+
+Past texts are the records of a history or, online, what the user made of each round: the draft of
+the round is then the first candidate.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from personabench import Context, Message, Method, PromptFile, Record, Sample, User
+from personabench import Context, Message, Method, PromptFile, Record, Sample, UsageError, User
 from personabench.hashing import fold_text
 from personabench.methods.memory_parts import (
     ATTEMPTS,
@@ -47,7 +50,7 @@ class Demonstration(NamedTuple):
     """A past text of the user.
 
     Attributes:
-        id: of its record; content: its task; text: as the user wrote it.
+        id: of its record, or its round; content: its task; text: as the user wrote it.
         components: the preferences that it gave, each confirmed.
     """
 
@@ -57,19 +60,33 @@ class Demonstration(NamedTuple):
     components: tuple[str, ...] = ()
 
 
+class Recalled(NamedTuple):
+    """What is known for a task beforehand.
+
+    Attributes:
+        similar: the demonstrations of the most similar content, best first.
+        shared: their components, in the order of time; preferences: these as one text.
+    """
+
+    similar: Sequence[Demonstration]
+    shared: Sequence[str]
+    preferences: str
+
+
 class Prose(Method):
     """Infer preferences by refining candidates towards the user's texts; answer with them."""
 
     name = "prose"
     paper = "Aligning LLMs by Predicting Preferences from User Writing Samples, arXiv 2505.23815"
-    designed_for = ()
-    needs = ("history", "precedents", "texts")
+    designed_for = ("plume*",)
+    needs = ("history|feedback", "precedents|feedback", "texts")
     prompts = (PROMPTS,)
-    paper_settings = {"steps": [3, 4], "threshold": [0.25, 0.5]}
+    paper_settings = {"k": 5, "steps": [3, 4], "threshold": [0.25, 0.5]}
 
     @dataclass(frozen=True)
     class Params:
-        """records: newest records that are learnt from; k: similar ones that share preferences.
+        """records: newest records that are learnt from, online all; k: similar ones that share
+            preferences.
 
         steps: the most refinements of a record's candidate; 0 infers from the texts alone, without
             a candidate.
@@ -105,9 +122,8 @@ class Prose(Method):
         for record in user.history[-self.params.records :]:
             content = record.stimulus or await self._neutralize(record, ctx)
             opened = Demonstration(record.id, content, record.response)
-            similar = await self._find_similar(content, demonstrations, ctx)
-            shared = _merge([one for one in demonstrations if one in similar])
-            learnt, distance = await self._learn(opened, similar, shared, ctx)
+            recalled = await self._recall(content, demonstrations, ctx)
+            learnt, distance = await self._learn(opened, recalled, None, ctx)
             demonstrations.append(learnt)
             distances += [] if distance is None else [distance]
         rows = [
@@ -118,51 +134,83 @@ class Prose(Method):
         distance = round(sum(distances) / len(distances), 6) if distances else None
         return {"demonstrations": rows, "distance": distance}
 
-    async def predict(self, sample: Sample, state: Mapping[str, Any] | None, ctx: Context) -> str:
-        by_id = {record.id: record for record in sample.history}
+    async def predict(self, sample: Sample, state: dict[str, Any] | None, ctx: Context) -> str:
+        """The answer; a sample without history opens a round of an online task in `state`."""
         query = ctx.task.query_text(sample)
-        rows = state["demonstrations"] if state else []
+        # A text on the same task would give the answer away.
         known = [
-            Demonstration(
-                row["id"], row["content"], by_id[row["id"]].response, tuple(row["components"])
-            )
-            for row in rows
-            # A record of the same task would give its answer away.
-            if row["id"] in by_id and fold_text(row["content"]) != fold_text(query)
+            one for one in _read_state(state, sample) if fold_text(one.content) != fold_text(query)
         ]
+        online = not sample.history
+        # Questions with the same records share the call.
+        recalled = await self._recall(query, known, ctx if online else ctx.shared())
+        similar, _, preferences = recalled
+        if online and state is not None:
+            ctx.note("preference", preferences)
+            ids = [one.id for one in similar]
+            state["open"] = {"content": query, "similar": ids, "preferences": preferences}
         if not known:
             ctx.flag("empty_profile")
             return await ctx.answer(sample)
 
-        similar = await self._find_similar(query, known, ctx)
-        # In the order of time, so that questions with the same records share the call.
-        shared = _merge([one for one in known if one in similar])
-        preferences = await self._coalesce(shared, ctx.shared())
-        ctx.cite([one.id for one in similar])
         notes = ctx.part(PROMPTS, "notes", preferences=preferences) if preferences else ""
-        records = [by_id[one.id] for one in similar] if self.params.icl else []
-        return await ctx.answer(sample, records, notes=notes)
+        if not online:
+            ctx.cite([one.id for one in similar])
+        by_id = {record.id: record for record in sample.history}
+        records = [by_id.get(one.id) or Record(one.id, one.content, one.text) for one in similar]
+        return await ctx.answer(sample, records if self.params.icl else [], notes=notes)
+
+    async def update(
+        self, state: dict[str, Any], feedback: Mapping[str, Any], ctx: Context
+    ) -> dict[str, Any]:
+        """The state after the open round, whose draft is the first candidate.
+
+        Raises:
+            UsageError: no round is open.
+        """
+        rows, opened = state["demonstrations"], state.get("open")
+        if opened is None:
+            raise UsageError(
+                "prose: feedback came without a draft; predict opens a round, update closes it"
+            )
+        current = Demonstration(f"round-{len(rows)}", opened["content"], feedback["edited"])
+        by_id = {one.id: one for one in _read_state(state)}
+        similar = [by_id[name] for name in opened["similar"]]
+        shared = _merge([one for one in by_id.values() if one in similar])
+        recalled = Recalled(similar, shared, opened["preferences"])
+        learnt, _ = await self._learn(current, recalled, feedback["draft"], ctx)
+        ctx.note("inferred", _list_lines(learnt.components))
+        row = {**learnt._asdict(), "components": list(learnt.components)}
+        return {**state, "demonstrations": [*rows, row], "open": None}
 
     async def _learn(
         self,
         opened: Demonstration,
-        similar: Sequence[Demonstration],
-        shared: Sequence[str],
+        recalled: Recalled,
+        candidate: str | None,
         ctx: Context,
     ) -> tuple[Demonstration, float | None]:
-        """The text with its preferences, and the distance of the last candidate from it."""
-        preferences = await self._coalesce(shared, ctx)
-        refined, distance = await self._refine(opened, preferences, ctx)
-        components = list(shared[: self.params.parts])
-        if refined != preferences:
+        """The text with its preferences, and the distance of the last candidate from it.
+
+        `candidate` is the first one; None to have it written.
+        """
+        refined, distance = await self._refine(opened, recalled.preferences, candidate, ctx)
+        components = list(recalled.shared[: self.params.parts])
+        if refined != recalled.preferences:
             components = await self._break_down(refined, ctx)
         if self.params.verify:
-            components = await self._confirm(components, [opened, *similar], ctx)
+            components = await self._confirm(components, [opened, *recalled.similar], ctx)
         return opened._replace(components=tuple(components)), distance
 
     async def _neutralize(self, record: Record, ctx: Context) -> str:
         """The content of a text that has no task: a rewrite without the user's style."""
         return await self._request(ctx, "neutral", text=record.response)
+
+    async def _recall(self, content: str, known: Sequence[Demonstration], ctx: Context) -> Recalled:
+        """What the texts of the most similar content say about the user."""
+        similar = await self._find_similar(content, known, ctx)
+        shared = _merge([one for one in known if one in similar])
+        return Recalled(similar, shared, await self._coalesce(shared, ctx))
 
     async def _find_similar(
         self, content: str, known: Sequence[Demonstration], ctx: Context
@@ -183,13 +231,18 @@ class Prose(Method):
         return await self._request(ctx, "coalesce", preferences=listed) or listed
 
     async def _refine(
-        self, demonstration: Demonstration, preferences: str, ctx: Context
+        self,
+        demonstration: Demonstration,
+        preferences: str,
+        candidate: str | None,
+        ctx: Context,
     ) -> tuple[str, float | None]:
         """The preferences after comparing candidates with the text, and the last distance."""
         if not self.params.steps:
             return await self._infer(demonstration, preferences, "", ctx), None
 
-        candidate = await self._write(demonstration, preferences, ctx)
+        if candidate is None:
+            candidate = await self._write(demonstration, preferences, ctx)
         for step in range(1, self.params.steps + 1):
             if candidate.split() == demonstration.text.split():
                 ctx.flag("candidate_equal")
@@ -302,6 +355,24 @@ def read_verdict(reply: str) -> int | None:
     """The verdict that a reply names; None of none, or of several."""
     verdicts = {VERDICTS[match.lower()] for match in _VERDICT.findall(reply)}
     return verdicts.pop() if len(verdicts) == 1 else None
+
+
+def _read_state(
+    state: Mapping[str, Any] | None, sample: Sample | None = None
+) -> list[Demonstration]:
+    """The demonstrations of a state, oldest first.
+
+    A round has its text with it; that of a record is in the sample's history.
+    """
+    texts = {record.id: record.response for record in sample.history} if sample else {}
+    demonstrations = []
+    for row in state["demonstrations"] if state else []:
+        text = row.get("text", texts.get(row["id"]))
+        if text is not None:
+            demonstrations.append(
+                Demonstration(row["id"], row["content"], text, tuple(row["components"]))
+            )
+    return demonstrations
 
 
 def _merge(demonstrations: Sequence[Demonstration]) -> list[str]:

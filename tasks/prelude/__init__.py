@@ -1,68 +1,59 @@
-"""PRELUDE: a user edits the model's drafts, and good methods need fewer edits over time.
+"""PRELUDE and PLUME: summaries and emails for users whose taste shows in what they write.
 
-"Aligning LLM Agents by Learning Latent Preference from User Edits" (arXiv 2404.15269, NeurIPS
-2024).  One trajectory is one user with a hidden preference per source of documents.  A round is a
-draft, the user's decision and, unless accepted, the user's own version, whose distance from the
-draft is the cost.  Documents are in `data`, the simulated user in `user` and `rules`, metrics in
-`scoring`.
+PRELUDE: "Aligning LLM Agents by Learning Latent Preference from User Edits" (arXiv 2404.15269,
+NeurIPS 2024).  One trajectory is one user with a hidden preference per source of documents.  A
+round is a draft, the user's decision and, unless accepted, the user's own version, whose distance
+from the draft is the cost.  PLUME (arXiv 2505.23815) changes the preferences and the user, see
+`plume`.
+
+The part that both share is in `writing`, documents in `data`, the simulated users in `user` and
+`rules`, metrics in `scoring`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from personabench.api.data_sources import Downloadable
-from personabench.api.dataset import Dataset
-from personabench.api.layout import Layout, Parts, arrange
-from personabench.api.online import OnlineTask
 from personabench.api.task import JsonObject
-from personabench.api.wording import Rendered, Vocabulary
-from personabench.errors import UsageError
 from personabench.metrics.edits import measure_edit
 from personabench.metrics.metric import Value
-from personabench.metrics.text import strip_reasoning
-from personabench.models.roles import Role, RoleName
-from personabench.models.tokens import Tokens
+from personabench.models.roles import Role
 from personabench.tasks.prelude import scoring, user
 from personabench.tasks.prelude.data import SEPARATOR, Trajectories
+from personabench.tasks.prelude.plume import Plume
 from personabench.tasks.prelude.rules import list_broken, parse_rules, satisfy
-from personabench.tasks.prelude.user import TOP_P
-from personabench.types import Record, Sample
+from personabench.tasks.prelude.writing import (
+    INTERVAL_TRAJECTORIES,
+    Emails,
+    Summaries,
+    WritingTask,
+    check_minimums,
+    read_seeds,
+)
+from personabench.types import Sample
 
-__all__ = ["PreludeEmail", "PreludeSumm"]
+__all__ = ["INTERVAL_TRAJECTORIES", "PlumeEmail", "PlumeSumm", "PreludeEmail", "PreludeSumm"]
 
 
-INTERVAL_TRAJECTORIES = 6
-"""Each trajectory is one user; intervals over fewer users are not reported."""
+class _Prelude(WritingTask):
+    """The part that both environments of PRELUDE share."""
 
-
-class _Prelude(OnlineTask, Downloadable):
-    """The part that both environments share."""
-
-    env: str
-    request: str
-    protocol = "online"
-    offers = ("feedback", "preference")
-    roles: tuple[RoleName, ...] = ("simulator",)
-    kind = "text"
+    benchmark = "PRELUDE"
+    seeds_option = f"task.trajectories={INTERVAL_TRAJECTORIES}"
     source = "https://github.com/gao-g/prelude (arXiv 2404.15269); documents come with --data"
     licence = "MIT (code); documents under the terms of their data sets"
-    default_split = "all"
     paper_settings = {"user": "llm", "rounds": [0, 200], "trajectories": 3, "document_tokens": 0}
-    max_tokens = 512
-    scorers = ("official",)
     metrics = scoring.METRICS
     judge_params = ("accuracy", "preferences")
     prompts = (user.PROMPTS,)
 
     @dataclasses.dataclass(frozen=True)
-    class Params(Layout):
+    class Params(WritingTask.Params):
         """Options of the task, beside those of the layout.
 
         Attributes:
@@ -82,34 +73,16 @@ class _Prelude(OnlineTask, Downloadable):
         """
 
         user: Literal["llm", "weak", "rule"] = "llm"
-        rounds: int = 0
         trajectories: int = 3
-        seeds: str = ""
-        preferences: str = ""
-        user_max_tokens: int = 4000
-        user_top_p: float = TOP_P
-        document_tokens: int = 0
-        accuracy: scoring.Accuracy = "wordllama"
 
         def __post_init__(self) -> None:
-            minimums = {
-                "rounds": 0,
-                "trajectories": 1,
-                "user_max_tokens": 1,
-                "document_tokens": 0,
-            }
-            for name, minimum in minimums.items():
-                value = getattr(self, name)
-                if value < minimum:
-                    raise ValueError(f"{name} must be at least {minimum}, not {value}")
-            if not 0 < self.user_top_p <= 1:
-                raise ValueError(f"user_top_p must be above 0 and at most 1, not {self.user_top_p}")
-            _read_seeds(self.seeds)
+            super().__post_init__()
+            check_minimums(self, trajectories=1)
 
         @property
         def seed_list(self) -> list[int]:
             """The seed of each trajectory."""
-            return _read_seeds(self.seeds) or list(range(self.trajectories))
+            return read_seeds(self.seeds) or list(range(self.trajectories))
 
     params: Params
 
@@ -117,104 +90,19 @@ class _Prelude(OnlineTask, Downloadable):
         super().__init__(params)
         if self.params.user == "rule":
             self.roles = ()
-        self.metrics = scoring.select_metrics(self.params.accuracy)  # type: ignore[misc]
+        self.metrics = scoring.select_metrics(scoring.METRICS, self.params.accuracy)  # type: ignore[misc]
 
-    def open(self, split: str, data: Path | None) -> Dataset:
-        if split not in ("all", "user/all"):
-            raise UsageError(f"{self.name} has one split, all, not '{split}'")
-
+    def draw_trajectories(self, data: Path | None) -> Trajectories:
         params = self.params
-        dataset = Trajectories(
-            self.env,
+        return Trajectories(
+            self.documents,
             data,
-            self._word_request,
+            self.word_request,
             rounds=params.rounds,
             seeds=params.seed_list,
             by_rule=params.user == "rule",
             preferences=params.preferences,
         )
-        count = len(params.seed_list)
-        if count < INTERVAL_TRAJECTORIES:
-            dataset.warnings = (
-                *dataset.warnings,
-                f"{count} trajectories are too few for an interval; "
-                f"task.trajectories={INTERVAL_TRAJECTORIES} gives one",
-            )
-        return dataset
-
-    def render(
-        self,
-        sample: Sample,
-        records: Sequence[Record],
-        notes: str,
-        tokens: Tokens,
-    ) -> Rendered:
-        """Render notes about the user as system message, then the document with its instruction."""
-        return self._render_document(sample, records, notes, tokens, self._contract)
-
-    def render_content(
-        self,
-        sample: Sample,
-        records: Sequence[Record],
-        notes: str,
-        tokens: Tokens,
-    ) -> Rendered:
-        return self._render_document(sample, records, notes, tokens, "")
-
-    @property
-    def _contract(self) -> str:
-        """The form of the answer, without the request for the user's own."""
-        return self.words.instruction.removeprefix(self.words.goal).strip()
-
-    def _render_document(
-        self,
-        sample: Sample,
-        records: Sequence[Record],
-        notes: str,
-        tokens: Tokens,
-        contract: str,
-    ) -> Rendered:
-        question = sample.input
-        flags = {}
-        document = self._truncate_document(sample, tokens)
-        if sample.stimulus and document != sample.stimulus:
-            question = self._word_request(document)
-            flags["documents_cut"] = 1.0
-
-        # The paper's request without anything known of the user mentions none.
-        stage = "draft_for_user" if notes or records else "draft"
-        ending = self._part(stage, goal=self.words.goal, contract=contract).strip()
-        # The instruction comes last, where models heed it even after a long document.
-        if ending:
-            question = f"{question}\n\n{ending}"
-        parts = Parts(
-            question=question,
-            notes=self._part("preference", notes=notes) if notes else "",
-            records=records,
-            word_turn=lambda record: self.question(record, sample).input,
-            word_list=lambda ordered: "\n\n".join(map(self.describe, ordered)),
-            opening=self._part("system"),
-        )
-        messages = arrange(parts, self.params, "list")
-        return Rendered(tuple(messages), tuple(records), flags)
-
-    def _word_request(self, document: str) -> str:
-        return self._part("document", request=self.request, document=document)
-
-    def _part(self, stage: str, **slots: str) -> str:
-        return self.texts.part(user.PROMPTS, stage, self.words, slots)
-
-    def _truncate_document(self, sample: Sample, tokens: Tokens) -> str:
-        limit = self.params.document_tokens
-        document = sample.stimulus or ""
-        return tokens.truncate(document, limit) if limit else document
-
-    def parse(self, output: str, sample: Sample, scorer: str) -> str | None:
-        """The draft: the answer without reasoning, which users do not see; None if it is empty."""
-        return strip_reasoning(output).strip() or None
-
-    def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        return {}
 
     async def react(
         self,
@@ -239,7 +127,7 @@ class _Prelude(OnlineTask, Downloadable):
                 simulator,
                 self.texts,
                 self.words,
-                self._truncate_document(sample, simulator.tokens),
+                self.truncate_document(sample, simulator.tokens),
                 draft,
                 applied,
                 self.params.user_max_tokens,
@@ -275,15 +163,10 @@ class _Prelude(OnlineTask, Downloadable):
         liked = sample.hidden["liked"].split(SEPARATOR)
         return scoring.measure_round(interaction, liked, self.params.accuracy)
 
-    def describe_missing(self) -> str:
-        if importlib.util.find_spec("bert_score"):
-            return ""
-        return "task.accuracy=bertscore, the paper's measure, needs: pip install bert-score"
-
     def download(self, split: str, target: Path, **options: Any) -> None:
         from personabench.tasks.prelude.download import download
 
-        download(self.env, target, **options)
+        download(self.documents, target, **options)
 
     def weaken_preference(self, sample: Sample, preference: str, seed: int) -> str:
         """Draw a seeded part of a preference's points (arXiv 2601.19055)."""
@@ -296,18 +179,6 @@ class _Prelude(OnlineTask, Downloadable):
         return ", ".join(points[index] for index in indices)
 
 
-def _read_seeds(text: str) -> list[int]:
-    """Read the option `seeds`.
-
-    Raises:
-        ValueError: it is no list of different whole numbers.
-    """
-    words = [word.strip() for word in text.split(",")] if text else []
-    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
-        raise ValueError(f"seeds must be different whole numbers such as 3,4,5, not {text!r}")
-    return [int(word) for word in words]
-
-
 def _react_by_rule(draft: str, preference: str) -> user.Reaction:
     """React to a draft by rules, without a model."""
     rules = parse_rules(preference.split("; "))
@@ -316,56 +187,37 @@ def _react_by_rule(draft: str, preference: str) -> user.Reaction:
     return user.Reaction(decision, reply="", raw="", final=satisfy(draft, rules))
 
 
-class PreludeSumm(_Prelude):
+class PreludeSumm(Summaries, _Prelude):
     """Summarise documents for a user who edits the summaries."""
 
     name = "prelude_summ"
     title = "PRELUDE: summaries that a user edits"
     kind = "text"
     offers = ("feedback", "preference")
-    env = "summ"
-    request = "Summarise this document."
-    words = Vocabulary(
-        person="reader",
-        stimulus="document",
-        response="summary",
-        profile_question="Which form, tone and wording does this reader like in a summary?",
-        axes=(
-            ("Form", "prose, lists, questions, length and layout"),
-            ("Tone", "formal or casual, sober or lively, how the reader is addressed"),
-            ("Wording", "sentence length, simple or technical words, symbols"),
-        ),
-        instruction=(
-            "Write the summary that this reader would like. "
-            "Answer with the summary and nothing else."
-        ),
-        goal="Write the summary that this reader would like.",
-        answer_form="the summary",
-    )
 
 
-class PreludeEmail(_Prelude):
+class PreludeEmail(Emails, _Prelude):
     """Write short emails from notes for a user who edits the emails."""
 
     name = "prelude_email"
     title = "PRELUDE: emails that a user edits"
     kind = "text"
     offers = ("feedback", "preference")
-    env = "email"
-    request = "Write a short email from these notes."
-    words = Vocabulary(
-        person="sender",
-        stimulus="notes",
-        response="email",
-        profile_question="Which form, tone and wording does this sender like in an email?",
-        axes=(
-            ("Form", "greeting, closing, length, order and layout"),
-            ("Tone", "formal or casual, sober or lively, how the receiver is addressed"),
-            ("Wording", "sentence length, simple or technical words, set phrases"),
-        ),
-        instruction=(
-            "Write the email that this sender would like. Answer with the email and nothing else."
-        ),
-        goal="Write the email that this sender would like.",
-        answer_form="the email",
-    )
+
+
+class PlumeSumm(Summaries, Plume):
+    """Summarise documents for a user who writes summaries in a manner of their own."""
+
+    name = "plume_summ"
+    title = "PLUME: summaries as a user writes them"
+    kind = "text"
+    offers = ("feedback", "preference")
+
+
+class PlumeEmail(Emails, Plume):
+    """Write short emails from notes for a user who writes emails in a manner of their own."""
+
+    name = "plume_email"
+    title = "PLUME: emails as a user writes them"
+    kind = "text"
+    offers = ("feedback", "preference")

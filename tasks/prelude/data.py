@@ -213,13 +213,16 @@ class Trajectories(Dataset):
     """The rounds of some trajectories, one user each; every sample hides the user's preference.
 
     Args:
-        env: summ or email.
+        env: the environment, which names its preference file: summ, email, plume_summ, plume_email.
         data: a folder, or None for the example data.
         word_request: words a document as a request.
-        rounds: rounds of a trajectory; 0 for the paper's 200, or the whole example data.
+        rounds: rounds of a trajectory; 0 for `share` documents of each source.
         seeds: the seed of each trajectory.
         by_rule: word the preferences by their rules instead of their own words.
         preferences: a preference file, instead of the folder's or the bundled one.
+        share: documents of each source in the paper; 0 for PRELUDE's 200 rounds, or the whole
+            example data.
+        benchmark: the benchmark's name, for readers.
 
     Attributes:
         disliked: words that break every rule of every source, for plans; empty without rules.
@@ -241,6 +244,8 @@ class Trajectories(Dataset):
         seeds: Sequence[int],
         by_rule: bool,
         preferences: str,
+        share: int = 0,
+        benchmark: str = "PRELUDE",
     ) -> None:
         root = EXAMPLE_DATA if data is None else data
         path = locate_preferences(root, env, preferences)
@@ -255,17 +260,15 @@ class Trajectories(Dataset):
 
         files = {source.name: root / f"{source.name}.jsonl" for source in stored.sources}
         documents = {source: read_documents(file) for source, file in files.items()}
-        requested = rounds or PAPER_ROUNDS
-        if not rounds and data is None:
+        requested = rounds or share * len(files) or PAPER_ROUNDS
+        if not rounds and not share and data is None:
             requested = len(files) * min(map(len, documents.values()))
         tables = read_tables(root)
         lengths = {source: len(of_source) for source, of_source in documents.items()}
         if tables is not None:
             _check_drawn(tables, root, requested, seeds)
             lengths = tables.rows
-        share = _compute_share(requested, lengths, files)
-
-        self.rounds = share * len(files)
+        self.rounds = _compute_share(requested, lengths, files) * len(files)
         self.sample = data is None
         # Trajectories are drawn by position, so that the order of the documents counts.
         # The seeds 0, 1, ... are named by their number, as they always were.
@@ -274,7 +277,7 @@ class Trajectories(Dataset):
         self.hash = digest([stored, documents, self.rounds, *drawn])
         if tables is None and data is not None:
             self.departures = ("documents not drawn from the paper's whole tables",)
-        self.source = "example data, not PRELUDE's documents" if data is None else str(data)
+        self.source = f"example data, not {benchmark}'s documents" if data is None else str(data)
         if self.rounds != requested:
             self.warnings = (
                 f"{requested} rounds do not divide by {len(files)} sources: "

@@ -2,8 +2,8 @@
 
 Each data set is read at the commit of its main branch, or at the commit that the folder's manifest
 records already.  Rows without a document are left out as in the paper's code.  The paper draws
-trajectories from whole tables, so each table is read whole; kept are the documents that the first
-ten seeds draw, and the lengths of the tables (`data.Tables`).
+trajectories from whole tables, so each table is read whole; kept are the documents that some seeds
+draw, and the lengths of the tables (`data.Tables`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 from personabench.api import downloads
 from personabench.errors import DataError
 from personabench.results.files import replace_bytes
-from personabench.tasks.prelude.data import PAPER_ROUNDS, TABLES, Tables, draw_rows
+from personabench.tasks.prelude.data import PAPER_ROUNDS, TABLES, Tables, draw_rows, read_tables
 from personabench.types import to_json
 
 # The paper has 0, 1 and 2; six trajectories have an interval.
@@ -107,6 +107,8 @@ def download(
     env: str,
     target: Path,
     *,
+    seeds: Sequence[int] = SEEDS,
+    rounds: int = PAPER_ROUNDS,
     base_url: str | None = None,
     progress: downloads.Progress | None = None,
 ) -> None:
@@ -115,6 +117,7 @@ def download(
     Args:
         env: summ or email.
         target: the folder that receives the files.
+        seeds, rounds: of the trajectories whose documents are kept.
         base_url: a hub endpoint other than the public one.
         progress: not called; the hub's client shows its own.
 
@@ -125,6 +128,7 @@ def download(
     hub = (base_url or downloads.HUB).rstrip("/")
     lengths: dict[str, int] = {}
     with downloads.lock_folder(target):
+        _check_folder(target, seeds, rounds)
         entries = downloads.read_manifest(target)
         for source, origin in ORIGINS[env].items():
             path = target / f"{source}.jsonl"
@@ -145,29 +149,47 @@ def download(
                     raise DataError(
                         f"{origin.repository} at {commit} has no documents for {source}"
                     )
-                rows = _find_drawn_rows(list(lengths.values()), len(ORIGINS[env]))
+                share = rounds // len(ORIGINS[env])
+                rows = _find_drawn_rows(list(lengths.values()), share, seeds)
                 count = table.write(path, source, rows)
             url = f"{hub}/datasets/{origin.repository}/resolve/{commit}"
-            note = f"those of {lengths[source]} that the seeds 0 to {SEEDS[-1]} draw"
+            drawn = f"{SEEDS[0]} to {SEEDS[-1]}" if seeds == SEEDS else ", ".join(map(str, seeds))
+            note = f"those of {lengths[source]} that the seeds {drawn} draw"
             entries[path.name] = downloads.describe(path, url, count, (note,))
             # After every source, so that an interrupted download continues at the same commits.
             downloads.write_manifest(target, entries)
 
-        tables = Tables(lengths, list(SEEDS), PAPER_ROUNDS)
+        tables = Tables(lengths, list(seeds), rounds)
         replace_bytes(target / TABLES, f"{to_json(tables)}\n".encode())
 
 
-def _find_drawn_rows(lengths: Sequence[int], sources: int) -> list[int]:
+def _check_folder(target: Path, seeds: Sequence[int], rounds: int) -> None:
+    """Refuse a folder with the documents of other trajectories, which would be overwritten.
+
+    Raises:
+        DataError: it has such documents.
+    """
+    held = read_tables(target)
+    if held is None or (held.seeds, held.rounds) == (list(seeds), rounds):
+        return
+    raise DataError(
+        f"{target} holds the documents of {held.rounds} rounds and the seeds "
+        f"{', '.join(map(str, held.seeds))}; download those of {rounds} rounds and the seeds "
+        f"{', '.join(map(str, seeds))} into a folder of their own"
+    )
+
+
+def _find_drawn_rows(lengths: Sequence[int], share: int, seeds: Sequence[int]) -> list[int]:
     """The rows of the last of some tables that any of the seeds draws.
 
     Args:
         lengths: of the tables up to this one, in order; a draw depends on no later table.
-        sources: number of all tables, which share the rounds.
+        share: rows drawn of each table.
     """
-    rounds = PAPER_ROUNDS // sources * len(lengths)
+    rounds = share * len(lengths)
     last = len(lengths) - 1
     drawn = {
-        row for seed in SEEDS for source, row in draw_rows(lengths, rounds, seed) if source == last
+        row for seed in seeds for source, row in draw_rows(lengths, rounds, seed) if source == last
     }
     return sorted(drawn)
 

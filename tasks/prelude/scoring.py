@@ -1,4 +1,4 @@
-"""PRELUDE's metrics: cost of the user's edits, and accuracy of the inferred preferences."""
+"""Metrics of PRELUDE and PLUME: cost of edits, distance of texts, and the inferred preferences."""
 
 from __future__ import annotations
 
@@ -25,49 +25,96 @@ def average_total_cost(values: Floats) -> float:
     return float(total_cost / trajectories)
 
 
-METRICS: tuple[Metric, ...] = (
-    Metric("cumulative_cost", higher_is_better=False, aggregate=average_total_cost),
-    Metric("cost_per_draft_token", higher_is_better=False),
-    Metric("cost_per_longer_text", higher_is_better=False),
-    Metric("draft_tokens", higher_is_better=False),
-    Metric("accepted"),
+_PREFERENCES = (
     Metric("preference_coverage"),
     Metric("preference_accuracy_wordllama"),
     Metric("preference_accuracy_bertscore"),
     Metric("learned_accuracy_wordllama"),
     Metric("learned_accuracy_bertscore"),
 )
+METRICS: tuple[Metric, ...] = (
+    Metric("cumulative_cost", higher_is_better=False, aggregate=average_total_cost),
+    Metric("cost_per_draft_token", higher_is_better=False),
+    Metric("cost_per_longer_text", higher_is_better=False),
+    Metric("draft_tokens", higher_is_better=False),
+    Metric("accepted"),
+    *_PREFERENCES,
+)
+PLUME: tuple[Metric, ...] = (
+    Metric("distance", higher_is_better=False),
+    Metric("edit_cost", higher_is_better=False),
+    Metric("bertscore"),
+    *_PREFERENCES,
+)
+PLUME_JUDGED = (
+    Metric("component_match"),
+    Metric("set_match"),
+    Metric("preference_similarity"),
+)
 
 
-def select_metrics(accuracy: Accuracy) -> tuple[Metric, ...]:
-    """The metrics with one measure of preference accuracy, or none."""
+def select_metrics(metrics: Sequence[Metric], accuracy: Accuracy) -> tuple[Metric, ...]:
+    """The metrics without those of another measure of similarity than the chosen one."""
     measures = [measure for measure in _MEASURES if measure != accuracy]
-    return tuple(metric for metric in METRICS if not metric.name.endswith(tuple(measures)))
+    return tuple(metric for metric in metrics if not metric.name.endswith(tuple(measures)))
 
 
 def measure_round(
     interaction: JsonObject, liked: Sequence[str], accuracy: Accuracy
 ) -> dict[str, Value]:
-    """Values of a round; each accuracy only if there is a preference to compare.
-
-    `preference_accuracy` is of the preference that the draft was made with, `learned_accuracy` of
-    the one that the method holds after the round, which is the same if nothing was inferred.
+    """Values of a round of PRELUDE.
 
     Raises:
         UsageError: a package that `accuracy` needs is not installed.
     """
-    edit = Edit(interaction["cost"], interaction["draft_tokens"], interaction["final_tokens"])
-    notes = interaction.get("method", {})
-    preference = notes.get("preference", "")
-    learned = notes.get("inferred") or preference
-    values: dict[str, Value] = {
+    edit = _read_edit(interaction)
+    return {
         "cumulative_cost": [edit.cost, 1 / interaction["rounds"]],
         "cost_per_draft_token": edit.per_draft_token,
         "cost_per_longer_text": edit.per_longer_text,
         "draft_tokens": edit.draft_tokens,
         "accepted": float(interaction["decision"] == "accepted"),
-        "preference_coverage": float(bool(preference)),
+        **_measure_preferences(interaction, liked, accuracy),
     }
+
+
+def measure_texts(
+    interaction: JsonObject, liked: Sequence[str], accuracy: Accuracy
+) -> dict[str, Value]:
+    """Values of a round of PLUME: how far the method's text is from the user's own.
+
+    Raises:
+        UsageError: a package that `accuracy` needs is not installed.
+    """
+    edit = _read_edit(interaction)
+    values: dict[str, Value] = {
+        "distance": edit.per_longer_text,
+        "edit_cost": edit.cost,
+        **_measure_preferences(interaction, liked, accuracy),
+    }
+    if accuracy == "bertscore":
+        (values["bertscore"],) = _compare_by_bertscore(
+            interaction["draft"], (interaction["final"],)
+        )
+    return values
+
+
+def _read_edit(interaction: JsonObject) -> Edit:
+    return Edit(interaction["cost"], interaction["draft_tokens"], interaction["final_tokens"])
+
+
+def _measure_preferences(
+    interaction: JsonObject, liked: Sequence[str], accuracy: Accuracy
+) -> dict[str, Value]:
+    """Coverage and accuracy of inferred preferences, the latter only if there is one to compare.
+
+    `preference_accuracy` is of the preference that the draft was made with, `learned_accuracy` of
+    the one that the method holds after the round, which is the same if nothing was inferred.
+    """
+    notes = interaction.get("method", {})
+    preference = notes.get("preference", "")
+    learned = notes.get("inferred") or preference
+    values: dict[str, Value] = {"preference_coverage": float(bool(preference))}
     if accuracy == "off":
         return values
 

@@ -1,8 +1,9 @@
-"""The simulated user: decides whether a draft suits, and rewrites it if not.
+"""The simulated users of PRELUDE, who edits drafts, and of PLUME, who writes texts.
 
-Two calls at most.  The first sees document, draft and the hidden preference and replies yes or no.
-The second, after anything but a yes, sees draft and preference only and rewrites.  Replies are
-parsed strictly: a chatty rewrite would otherwise be paid as an edit and learned as a preference.
+PRELUDE's makes two calls at most.  The first sees document, draft and the hidden preference and
+replies yes or no.  The second, after anything but a yes, sees draft and preference only and
+rewrites.  PLUME's makes one, which sees document and preferences and never the draft.  Replies are
+parsed strictly: a chatty text would otherwise be paid as an edit and learned as a preference.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from personabench.models.roles import Role
 from personabench.types import Message
 
 PROMPTS = PromptFile(__file__, "prelude.prompts.toml")
+PLUME_PROMPTS = PromptFile(__file__, "plume.prompts.toml")
 
 # Part of the protocol: costs can only be compared if all methods meet the same user.
 TOP_P = 0.95
@@ -115,7 +117,7 @@ async def react(
         simulator.flag("undecided")
 
     request = texts.messages(PROMPTS, "rewrite", words, slots)
-    raw = await _request_rewrite(simulator, request, draft, max_tokens, top_p)
+    raw = await _request_text(simulator, request, "rewrite", max_tokens, top_p, draft)
     final = clean_rewrite(raw, draft)
     if final != raw.strip():
         simulator.flag("cleaned_rewrite")
@@ -124,13 +126,42 @@ async def react(
     return Reaction(decision, reply, raw, final)
 
 
-async def _request_rewrite(
-    simulator: Role, request: Sequence[Message], draft: str, max_tokens: int, top_p: float
-) -> str:
-    """Request a rewrite, a second time if it is empty after cleaning.
+async def write(
+    simulator: Role,
+    texts: Prompts,
+    words: Vocabulary,
+    document: str,
+    preferences: Sequence[str],
+    max_tokens: int,
+    top_p: float,
+) -> tuple[str, str]:
+    """Let the user write a text about a document: the reply, and the text; flags a cleaned one.
 
     Raises:
-        BackendError: a call failed for good, or both rewrites were empty.
+        BackendError: the call failed for good, or the text was empty twice.
+    """
+    listed = "\n".join(f"- {preference}" for preference in preferences)
+    slots = {"document": document, "preferences": listed}
+    request = texts.messages(PLUME_PROMPTS, "write", words, slots)
+    raw = await _request_text(simulator, request, "text", max_tokens, top_p)
+    text = clean_rewrite(raw)
+    if text != raw.strip():
+        simulator.flag("cleaned_text")
+    return raw, text
+
+
+async def _request_text(
+    simulator: Role,
+    request: Sequence[Message],
+    noun: str,
+    max_tokens: int,
+    top_p: float,
+    draft: str = "",
+) -> str:
+    """Request a text, a second time if it is empty after cleaning, which the flag counts.
+
+    Raises:
+        BackendError: a call failed for good, or both texts were empty.
     """
     for repeat in range(2):
         raw = await _call_user(
@@ -143,9 +174,9 @@ async def _request_rewrite(
         )
         if clean_rewrite(raw, draft):
             return raw
-        simulator.flag("empty_rewrite")
+        simulator.flag(f"empty_{noun}")
     raise BackendError(
-        "the simulated user's rewrite was empty twice, so this trajectory stops here; "
+        f"the simulated user's {noun} was empty twice, so this trajectory stops here; "
         "repeat the command to continue, or name another model with --simulator-model"
     )
 
