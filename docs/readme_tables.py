@@ -34,7 +34,7 @@ FAMILIES: dict[str, str | tuple[str, ...]] = {
     "PersonaBench": "personabench_qa",
     "PrefEval": "prefeval",
     "PrefDisco, ALOE": ("prefdisco", "aloe"),
-    "PRELUDE": "prelude",
+    "PRELUDE, PLUME": ("prelude", "plume"),
     "pairs": (
         *("community_alignment", "personafeedback", "personalized_rewardbench"),
         *("personalllm", "prism", "psoups"),
@@ -131,6 +131,7 @@ def fill(text: str) -> str:
 GROUPS = {
     "LaMP": tuple(f"lamp{number}" for number in ("1", "2m", "2n", "3", "4", "5", "6", "7")),
     "LongLaMP": tuple(f"longlamp_{name}" for name in ("abstract", "email", "review", "topic")),
+    "PLUME": ("plume_email", "plume_summ"),
     "PRELUDE": ("prelude_email", "prelude_summ"),
 }
 """Tasks that have one name in a list that has all of them."""

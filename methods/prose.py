@@ -81,6 +81,7 @@ class Prose(Method):
     designed_for = ("plume*",)
     needs = ("history|feedback", "precedents|feedback", "texts")
     prompts = (PROMPTS,)
+    uses_profiler = True
     paper_settings = {"k": 5, "steps": [3, 4], "threshold": [0.25, 0.5]}
 
     @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Prose(Method):
         similar = [by_id[name] for name in opened["similar"]]
         shared = _merge([one for one in by_id.values() if one in similar])
         recalled = Recalled(similar, shared, opened["preferences"])
-        learnt, _ = await self._learn(current, recalled, feedback["draft"], ctx)
+        learnt, _ = await self._learn(current, recalled, feedback["draft"], ctx.profiling())
         ctx.note("inferred", _list_lines(learnt.components))
         row = {**learnt._asdict(), "components": list(learnt.components)}
         return {**state, "demonstrations": [*rows, row], "open": None}

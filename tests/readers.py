@@ -60,6 +60,7 @@ from personabench.tasks.personamem_v2 import scoring as personamem_v2
 from personabench.tasks.prefdisco import conversation, grading, wording
 from personabench.tasks.prefdisco.sources import Problem
 from personabench.tasks.prefeval import judging as prefeval
+from personabench.tasks.prelude import judging as plume
 from personabench.tasks.prelude import rules, user
 from personabench.tasks.restraint import cases as restraint_cases
 from personabench.tasks.restraint import judging as restraint
@@ -147,6 +148,8 @@ READERS: Mapping[str, Reader] = {
     "longmemeval.read_verdict": longmemeval.read_verdict,
     "prefeval.read_answer": prefeval.read_answer,
     "penguin.read_scores": penguin.read_scores,
+    "plume.read_degree": plume.read_degree,
+    "plume.read_score": plume.read_score,
     "restraint.read_answers": lambda content: restraint.read_answers(content, 2),
     "usafebench.read_verdict": usafebench.read_verdict,
     "personamem_v2.read_verdict": personamem_v2_judging.read_verdict,

@@ -41,7 +41,7 @@ class Plume(WritingTask, JudgedTask):
     metrics = scoring.PLUME
     judged_metrics = scoring.PLUME_JUDGED
     optional_roles: tuple[RoleName, ...] = ("judge",)
-    judge_params = ("accuracy", "preferences", "judge_prompt")
+    judge_params = ("preferences", "judge_prompt")
     prompts = (user.PROMPTS, user.PLUME_PROMPTS)
 
     @dataclasses.dataclass(frozen=True)

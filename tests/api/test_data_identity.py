@@ -50,6 +50,8 @@ GOLDEN = {
     "personamem_v2_gen": "ecacc28e9238d037",
     "prefdisco": "2b42245bb5c19d25",
     "prefdisco_warm": "2b42245bb5c19d25",
+    "plume_email": "24f33acdbabe51d9",
+    "plume_summ": "137a4b9378cba469",
     "prelude_email": "611a3d99134cee44",
     "prelude_summ": "5bbf33ce34015e8c",
     "personafeedback": "177e8e66e30492f4",
@@ -66,8 +68,8 @@ GOLDEN = {
 # They read no file unless one is named.
 MADE_BY_RULE = ("restraint",)
 IN_FILES = tuple(name for name in GOLDEN if name not in MADE_BY_RULE)
-PRELUDE = {"prelude_email": 32, "prelude_summ": 40}
-# PRELUDE draws trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
+PRELUDE = {"plume_email": 20, "plume_summ": 25, "prelude_email": 32, "prelude_summ": 40}
+# PRELUDE and PLUME draw trajectories by position, LoCoMo and PersonaMem-v2 number their questions,
 # PrefEval's files share rows, a history of Community Alignment is the earlier rows, LongLaMP's rows
 # have no ids, ALOE combines the first texts of two lists, and PersonaFeedback numbers its personas
 # by line.

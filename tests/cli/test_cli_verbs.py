@@ -24,7 +24,8 @@ TASKS = (
     *("lampqa", "locomo", "longlamp_abstract", "longlamp_email", "longlamp_review"),
     *("longlamp_topic", "longmemeval", "penguin", "personabench_qa", "personafeedback"),
     *("personafeedback_gen", "personalized_rewardbench", "personalllm", "personalllm_gen"),
-    *("personamem", "personamem_v2", "personamem_v2_gen", "prefdisco", "prefdisco_warm"),
+    *("personamem", "personamem_v2", "personamem_v2_gen", "plume_email", "plume_summ"),
+    *("prefdisco", "prefdisco_warm"),
     *("prefeval", "prefeval_gen", "prelude_email", "prelude_summ", "prism", "psoups"),
     *("restraint", "reviews", "usafebench"),
 )

@@ -52,6 +52,8 @@ CONTRACTS = {
     "personamem_v2": ('Then end with "Final Answer: "',),
     "prefeval": ("Answer with its letter in tags",),
     "prefeval_gen": ("Reply within 300 words",),
+    "plume_email": ("Answer with the email and nothing else",),
+    "plume_summ": ("Answer with the summary and nothing else",),
     "prelude_email": ("Answer with the email and nothing else",),
     "prelude_summ": ("Answer with the summary and nothing else",),
     "restraint": ("Write what is requested and nothing else",),

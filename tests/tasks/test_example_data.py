@@ -24,8 +24,11 @@ USERS = 12
 """The fewest users of a task's example data."""
 # A trajectory of PRELUDE is one simulated user of the published protocol, which has three.
 TRAJECTORIES = ("prelude_email", "prelude_summ")
+# PLUME's has five.
+WRITERS = ("plume_email", "plume_summ")
 FEWER_USERS = {
     **dict.fromkeys(TRAJECTORIES, 3),
+    **dict.fromkeys(WRITERS, 5),
     **dict.fromkeys(("personamem_v2", "personamem_v2_gen"), 4),
 }
 # A model plays a role in their scores, so that a rule has none of its own.
@@ -43,6 +46,7 @@ SCORED_BY_MODELS = (
     "penguin",
     "usafebench",
     *TRAJECTORIES,
+    *WRITERS,
 )
 TASKS = tuple(registry.list_entries("task"))
 # The others take seconds each.
