@@ -138,6 +138,9 @@ class WritingTask(OnlineTask, Downloadable):
             raise UsageError(f"{self.name} has one split, all, not '{split}'")
 
         dataset = self.draw_trajectories(data)
+        if self.params.accuracy == "bertscore":
+            # Before the run: scoring would notice it only after all calls.
+            dataset.missing_requirement = self.describe_missing()
         count = len({user_id for _, user_id in dataset.index()})
         if count < INTERVAL_TRAJECTORIES:
             dataset.warnings = (

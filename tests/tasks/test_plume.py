@@ -125,6 +125,7 @@ def test_bertscore_compares_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
             return equal, equal, equal
 
     monkeypatch.setattr(scoring, "_load_bertscore", Scorer)
+    monkeypatch.setattr(PlumeSumm, "describe_missing", lambda self: "")
     params = PlumeSumm.Params(seeds="7", rounds=5, accuracy="bertscore")
     roles = {"simulator": lambda _: "A text for BERTScore."}
     for answer, expected in (("A text for BERTScore.", 1.0), ("Another one for BERTScore.", 0.0)):
@@ -132,6 +133,10 @@ def test_bertscore_compares_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
         assert result.summary is not None
         assert result.summary.metrics["official"]["bertscore"] == expected
     assert "bertscore" not in {metric.name for metric in PlumeSumm(ONE).metrics}
+
+    monkeypatch.setattr(PlumeSumm, "describe_missing", lambda self: "run: pip install bert-score")
+    with pytest.raises(UsageError, match="pip install bert-score"):
+        trial("none", PlumeSumm(params), roles=roles)
 
 
 def infer(request: Request) -> str:
@@ -355,3 +360,9 @@ def test_no_learning_and_prose_run_on_the_packaged_model(tmp_path: Path) -> None
         assert score == pytest.approx(sum(distances) / 4) and 0 < score <= 1
     coverage = [one.summary.metrics["official"]["preference_coverage"] for one in outcomes]
     assert coverage[0] == 0 and coverage[1] > 0
+
+
+def test_a_folder_with_the_documents_of_other_seeds_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "tables.json").write_text('{"rows": {}, "seeds": [0, 1], "rounds": 200}')
+    with pytest.raises(DataError, match="200 rounds and the seeds 0, 1; .* a folder of their own"):
+        PlumeSumm().download("all", tmp_path)
