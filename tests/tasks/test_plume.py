@@ -364,5 +364,5 @@ def test_no_learning_and_prose_run_on_the_packaged_model(tmp_path: Path) -> None
 
 def test_a_folder_with_the_documents_of_other_seeds_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "tables.json").write_text('{"rows": {}, "seeds": [0, 1], "rounds": 200}')
-    with pytest.raises(DataError, match="200 rounds and the seeds 0, 1; .* a folder of their own"):
+    with pytest.raises(DataError, match=r"200 rounds and the seeds 0, 1; .* a folder of their own"):
         PlumeSumm().download("all", tmp_path)
