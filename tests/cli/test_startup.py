@@ -116,3 +116,12 @@ def test_help_shows_no_type_of_the_programming_language(
 def test_start_up_takes_no_seconds(tmp_path: Path, words: list[str]) -> None:
     """The budget is 0.35 s on an idle machine (`benchmarks/startup.py`); here it may be busy."""
     assert any(started(tmp_path, words)[1] < 3.0 for _ in range(3))
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    """For an interpreter whose scripts are not on the path."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "personabench", "list", "frobs"], capture_output=True, text=True
+    )
+    assert ended.returncode == 2
+    assert "python -m personabench list" in ended.stderr
