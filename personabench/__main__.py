@@ -1,4 +1,4 @@
-"""`python -m personabench`: the command line, for an interpreter whose scripts are not on the path."""
+"""`python -m personabench`: the command, where the scripts of an environment are not on the path."""
 
 from personabench.cli import main
 
