@@ -68,7 +68,7 @@ from personabench.cli.own_data import (
     SaveTask,
     read_data_options,
 )
-from personabench.cli.parsing import read_sampling, split_names
+from personabench.cli.parsing import UserChoice, read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import (
     MemoryTokens,
@@ -164,7 +164,8 @@ def run(
         split=split,
         data=source.data,
         limit=limit,
-        users=users,
+        users=users.number if users else None,
+        longest=users is not None and users.longest,
         backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
@@ -275,7 +276,7 @@ def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float
         raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
-def _check_selection(limit: int | None, users: int | None) -> None:
+def _check_selection(limit: int | None, users: UserChoice | None) -> None:
     """Refuse two numbers for one selection.
 
     Raises:
