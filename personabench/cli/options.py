@@ -23,7 +23,7 @@ from personabench.cli.help import (
     MODEL_PANEL,
     OUTPUT_PANEL,
 )
-from personabench.cli.parsing import UserChoice, read_users
+from personabench.cli.user_choice import UserChoice, read_users
 
 RESULTS = Path("results")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from personabench.cli.options import Reading, Refusals
@@ -13,39 +13,6 @@ if TYPE_CHECKING:
 def split_names(text: str) -> list[str]:
     """Split a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-class UserChoice(NamedTuple):
-    """The value of `--users`: how many, and whether those with the longest histories."""
-
-    number: int
-    longest: bool = False
-
-    def __str__(self) -> str:
-        return f"{_LONGEST if self.longest else ''}{self.number}"
-
-
-_LONGEST = "longest:"
-
-
-def read_users(text: str | UserChoice) -> UserChoice:
-    """Read the value of `--users`, such as `100` or `longest:100`.
-
-    Raises:
-        BadParameter: it is neither, or the number is not at least 1.
-    """
-    import typer
-
-    if isinstance(text, UserChoice):
-        return text
-    digits = text.removeprefix(_LONGEST)
-    # More digits than any data set has users, which Python would refuse to read.
-    if not (digits.isascii() and digits.isdigit() and len(digits) < 19 and int(digits)):
-        raise typer.BadParameter(
-            f"'{text}': write a number of users from 1, such as 100, or longest:100 for those with "
-            "the longest histories"
-        )
-    return UserChoice(int(digits), digits != text)
 
 
 def split_vllm_args(vllm_args: str | None) -> tuple[str, ...]:

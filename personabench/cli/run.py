@@ -68,7 +68,7 @@ from personabench.cli.own_data import (
     SaveTask,
     read_data_options,
 )
-from personabench.cli.parsing import UserChoice, read_sampling, split_names
+from personabench.cli.parsing import read_sampling, split_names
 from personabench.cli.plan_table import print_plan
 from personabench.cli.prompt_options import (
     MemoryTokens,
@@ -78,6 +78,7 @@ from personabench.cli.prompt_options import (
     read_wording,
 )
 from personabench.cli.run_command import read_given_options, save_run_file
+from personabench.cli.user_choice import UserChoice
 
 if TYPE_CHECKING:
     from personabench.run.options import Options
