@@ -97,7 +97,10 @@ CASES: Mapping[str, Sequence[Case]] = {
         Case("rag_k", *REPLY, ("rag_k.k=2",)),
         Case("self_critic", *REPLY),
     ],
-    "raise": [Case("raise", *DELICATE, ("raise.plans=1", "raise.depth=1"))],
+    "raise": [
+        Case("raise", *DELICATE, ("raise.plans=1", "raise.depth=1")),
+        Case("raise", *DELICATE, ("raise.plans=1", "raise.planner=tree", "raise.rollouts=1")),
+    ],
     "two_step": [Case("two_step", *UNSAFE)],
     "rpm": [Case("rpm", *TAG), Case("rpm", *TITLE)],
     "hyperalign": [

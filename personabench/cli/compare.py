@@ -31,6 +31,7 @@ _SUMMARY_FIELDS = (
     "method",
     "params",
     "history",
+    "selection",
     "seed",
     "model",
     "fit",

@@ -193,15 +193,14 @@ def _announcer(
                 if warning not in announced:
                     console.print(f"warning: {warning}", style="yellow", markup=False)
                     announced.add(warning)
-        _announce_limit(jobs, options.limit, options.users, console)
+        _announce_limit(jobs, options, console)
 
     return announce
 
 
-def _announce_limit(
-    jobs: Sequence[ResolvedRun], limit: int | None, max_users: int | None, console: Console
-) -> None:
+def _announce_limit(jobs: Sequence[ResolvedRun], options: Options, console: Console) -> None:
     """Print the number of samples and users that a limit selects, if it does not say it itself."""
+    limit, max_users = options.limit, options.users
     for job in jobs:
         index = job.dataset.index() if limit or max_users else ()
         users = len({index[position][1] for position in job.positions}) if index else 0
@@ -211,7 +210,8 @@ def _announce_limit(
             return
         if max_users:
             fewer = "; the data has no more" if users < max_users else ""
-            console.print(f"users  {size}{fewer}")
+            chosen = " with the longest histories" if options.longest else ""
+            console.print(f"users  {size}{chosen}{fewer}")
             return
 
 

@@ -23,6 +23,7 @@ from personabench.cli.help import (
     MODEL_PANEL,
     OUTPUT_PANEL,
 )
+from personabench.cli.user_choice import UserChoice, read_users
 
 RESULTS = Path("results")
 
@@ -226,12 +227,12 @@ Limit = Annotated[
     ),
 ]
 Users = Annotated[
-    int | None,
+    UserChoice | None,
     typer.Option(
         "--users",
-        min=1,
-        metavar="N",
-        help="Number of users; raising it extends a run.",
+        parser=read_users,
+        metavar="N|longest:N",
+        help="Number of users, drawn or with the longest histories; raising it extends a run.",
         rich_help_panel=DATA_PANEL,
     ),
 ]

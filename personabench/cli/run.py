@@ -78,6 +78,7 @@ from personabench.cli.prompt_options import (
     read_wording,
 )
 from personabench.cli.run_command import read_given_options, save_run_file
+from personabench.cli.user_choice import UserChoice
 
 if TYPE_CHECKING:
     from personabench.run.options import Options
@@ -164,7 +165,8 @@ def run(
         split=split,
         data=source.data,
         limit=limit,
-        users=users,
+        users=users.number if users else None,
+        longest=users is not None and users.longest,
         backend=model.backend,
         backend_options=backend_options,
         concurrency=concurrency,
@@ -275,7 +277,7 @@ def _check_limits(model: RunModelArguments, prices: Path | None, max_cost: float
         raise UsageError(f"--timeout applies to server backends only, not to '{model.backend}'")
 
 
-def _check_selection(limit: int | None, users: int | None) -> None:
+def _check_selection(limit: int | None, users: UserChoice | None) -> None:
     """Refuse two numbers for one selection.
 
     Raises:

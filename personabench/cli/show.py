@@ -297,6 +297,7 @@ def _print_run(run: Run, mask: Mask | None = None) -> None:
     print_boards(boards([run], options=BoardOptions(mask=mask)), console)
     summary = to_dict(run.summary)
     rows = {name: summary[name] for name in ("status", "params", "history")}
+    rows |= {"selection": "the users with the longest histories"} if run.summary.selection else {}
     rows["sampling"] = _word_sampling(summary["sampling"])
     rows["seed"] = summary["seed"]
     rows |= {"judge": _word_judge(run.summary)} if run.summary.judge else {}

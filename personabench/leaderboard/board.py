@@ -347,6 +347,7 @@ def _make_row(
         method=summary.method,
         params=summary.params,
         history=summary.history,
+        selection=summary.selection,
         seed=summary.seed,
         seeds=[run.seed for run in summaries],
         label=entry.label,

@@ -31,6 +31,7 @@ def describe_data(runs: Sequence[Run], rows: Sequence[Row], newest: Sequence[Run
     summary = runs[0].summary
     notes = [f"Data: {_shorten_paths(summary.source)} ({summary.data_hash[:8]})."]
     notes += _describe_users(newest[0])
+    notes += _describe_selection(newest)
     notes += _describe_options(newest)
     audits = dict.fromkeys(run.summary.audit for run in newest)
     notes += [f"Data: {audit}." for audit in audits if audit]
@@ -68,6 +69,14 @@ def _describe_users(run: Run) -> list[str]:
         f"Users of the split: {counts['named']} named by the data, {counts['joined']} joined from "
         f"questions whose profiles coincide, {counts['single']} of one question."
     ]
+
+
+def _describe_selection(runs: Sequence[Run]) -> list[str]:
+    chosen = [run for run in runs if run.summary.selection]
+    if not chosen:
+        return []
+    rows = "" if len(chosen) == len(runs) else f" of {len(chosen)} of {len(runs)} runs"
+    return [f"Users{rows}: those with the longest histories of the split, no random draw."]
 
 
 def _describe_options(runs: Sequence[Run]) -> list[str]:

@@ -273,7 +273,9 @@ class _Writer:
             shown = [row for row in board.rows if row.scores]
             sizes = _range([row.n for row in shown])
             users = _range([row.users for row in shown])
-            sentences.append(f"{board.heading}: {sizes} samples of {users} users.")
+            longest = any(row.selection == "longest" for row in shown)
+            chosen = " with the longest histories" if longest else ""
+            sentences.append(f"{board.heading}: {sizes} samples of {users} users{chosen}.")
         rows = [row for board in self.boards for row in board.rows]
         models = [self.rename(model) for model in dict.fromkeys(row.model for row in rows)]
         sentences.append(f"Model: {', '.join(models)}.")

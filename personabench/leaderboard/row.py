@@ -59,6 +59,7 @@ class Row:
     method: str
     params: Mapping[str, Any]
     history: str
+    selection: str
     seed: int
     seeds: Sequence[int]
     label: str
@@ -203,6 +204,7 @@ _LEADING = (
     "method",
     "params",
     "history",
+    "selection",
     "seed",
     "seeds",
     "label",

@@ -16,7 +16,7 @@ import msgspec
 
 from personabench.api.judged import metrics_added_by_judge
 from personabench.hashing import digest
-from personabench.results.index import Run, label, make_label
+from personabench.results.index import USERS, Run, label, make_label
 from personabench.results.summary import Summary, to_dict
 
 CONDITIONS: tuple[str, ...] = (
@@ -57,6 +57,8 @@ def conditions(run: Run) -> dict[str, Any]:
         fields = msgspec.to_builtins(run.spec)
 
     values = {name: fields.get(name) for name in CONDITIONS}
+    if fields.get("selection"):
+        values["selection"] = fields["selection"]
     if fields.get("simulator"):
         values["simulator"] = fields["simulator"]
     if summary.judge and _added_metrics(run) is None:
@@ -215,6 +217,8 @@ def collect_entries(runs: Sequence[Run]) -> list[Entry]:
     newest = list(_newest(runs).values())
     pools = _pool_seeds(newest)
     common = _common_settings([run.summary.task_changed for run in newest])
+    if len({run.summary.selection for run in newest}) == 1:
+        common.add(USERS)
 
     same_label: dict[tuple[str, str], list[Run]] = {}
     for members in pools.values():

@@ -150,6 +150,10 @@ def label(summary: Summary) -> str:
     return make_label(summary, seed=True)
 
 
+USERS = "--users"
+"""The order of users, among the settings that the rows of a board share."""
+
+
 def make_label(
     summary: Summary,
     *,
@@ -164,7 +168,7 @@ def make_label(
         seed: name the seed, unless it is 0.
         setting: name task options and decoding.
         suffixes: further settings to name.
-        common: task options to leave out, because all rows of the board share them.
+        common: task options, and `USERS`, to leave out, because all rows of the board share them.
     """
     parts = [f"{key}={value}" for key, value in summary.changed.items()]
     if setting:
@@ -176,6 +180,8 @@ def make_label(
     if summary.history != "own":
         parts.append(f"history={summary.history}")
     if setting:
+        if summary.selection and USERS not in common:
+            parts.append(f"users={summary.selection}")
         parts += _changed_sampling(summary.sampling)
     parts += suffixes
     if seed and summary.seed:

@@ -40,6 +40,7 @@ class RunSpec(msgspec.Struct, frozen=True):
         prompts: the hash of the method's texts, unless they are those of its compact wording.
         profiler: identity of the model that writes profiles, if it is not the model under test,
             with the window and the texts of its prompts.
+        selection: "longest" if the users are those with the longest histories, not a seeded draw.
         version: the version of this identity; see `SPEC_VERSION`.
     """
 
@@ -63,6 +64,7 @@ class RunSpec(msgspec.Struct, frozen=True):
     tokenizer: str | msgspec.UnsetType = msgspec.UNSET
     prompts: str | msgspec.UnsetType = msgspec.UNSET
     profiler: Mapping[str, str] | msgspec.UnsetType = msgspec.UNSET
+    selection: str | msgspec.UnsetType = msgspec.UNSET
     version: int = SPEC_VERSION
 
     @property

@@ -104,6 +104,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
     method: str
     params: dict[str, Any]
     history: str
+    selection: str = ""
     model: str
     sampling: Sampling = Sampling()
     seed: int

@@ -178,6 +178,7 @@ def _shared_options(run: Path, shards: Sequence[ShardRun]) -> tuple[RunSpec, Sha
         compared = (
             ("--limit", first.options.limit, shard.options.limit),
             ("--users", first.options.users, shard.options.users),
+            ("the order of users", first.options.longest, shard.options.longest),
             ("the seed that draws users", first.options.draw, shard.options.draw),
             ("--metric", first.options.metrics, shard.options.metrics),
             ("the task's parameters", first.options.params, shard.options.params),
@@ -233,7 +234,7 @@ def _warn_about_metrics(run: Path, requested: Sequence[str], computed: Sequence[
 def _assign_samples(dataset: Dataset, options: ShardOptions) -> dict[str, int]:
     """Map the selected samples to their shards, in the order of a single process."""
     index = dataset.index()
-    positions = select(dataset, options.limit, options.draw, options.users)
+    positions = select(dataset, options.limit, options.draw, options.users, longest=options.longest)
     shard_of = partition(dataset, positions, options.of)
     return {index[position][0]: number for position, number in shard_of.items()}
 

@@ -33,6 +33,7 @@ class Options:
         data: a folder with the benchmark's files; None for the example data.
         limit: the least number of samples, rounded up to whole users; None for all.
         users: the number of users; None for all. Not together with a limit.
+        longest: take the users with the longest histories, not a seeded draw.
         draw: the seed that selects users, if it is not `seed`: the seeds of one
             comparison share it.
         assignments: `[owner.]key=value` parameters; the owner `task` addresses the task.
@@ -63,6 +64,7 @@ class Options:
     data: Path | None = None
     limit: int | None = None
     users: int | None = None
+    longest: bool = False
     backend: str = "local"
     backend_options: BackendOptions = BackendOptions()
     concurrency: int | None = None

@@ -147,12 +147,14 @@ def build_spec(
     simulator: Mapping[str, str] | None,
     prompts: Prompts | None = None,
     profiler: Mapping[str, str] | None = None,
+    longest: bool = False,
 ) -> RunSpec:
     """The identity of a run of a method on an opened split of a task.
 
     Args:
         model, simulator: identities of the models; profiler: see `RunSpec`.
         window: the context length that was asked for, in tokens; None for the model's own.
+        longest: the users are those with the longest histories.
     """
     # Options that only the judge reads are part of the judge's key, not of the run: another judge
     # needs no new answers.
@@ -182,6 +184,7 @@ def build_spec(
         tokenizer=_name_tokenizer(task),
         prompts=msgspec.UNSET if prompts is None else prompts.identity,
         profiler=msgspec.UNSET if profiler is None else profiler,
+        selection="longest" if longest else msgspec.UNSET,
     )
 
 
@@ -308,7 +311,11 @@ class _Resolver:
         roles.pop("profiler", None)
 
         positions = select(
-            dataset, self.options.limit, self.options.selection_seed, self.options.users
+            dataset,
+            self.options.limit,
+            self.options.selection_seed,
+            self.options.users,
+            longest=self.options.longest,
         )
         if self.options.shard:
             positions = self.options.shard.take(dataset, positions)
@@ -411,6 +418,7 @@ class _Resolver:
             simulator=roles["simulator"].identity if "simulator" in roles else None,
             prompts=all_prompts,
             profiler=profiler_identity,
+            longest=self.options.longest,
         )
         folder = RunFolder(RunFolder.path_of(self.options.results, spec))
         differs = list_differences(method, task, dataset, sampling, spec.history, all_prompts)

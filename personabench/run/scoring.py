@@ -359,6 +359,7 @@ def _summarize(
         method=spec.method,
         params=dict(spec.params),
         history=spec.history,
+        selection=spec.selection or "",
         model=spec.model["name"],
         sampling=spec.sampling,
         seed=spec.seed,

@@ -29,6 +29,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
         split, data: the split, and the folder given with `--data`, or None for the example data.
         limit, users, draw: the requested number of samples or of users, and the seed that selects
             the users.
+        longest: users are selected by the length of their histories.
         metrics: the metrics of `--metric`.
     """
 
@@ -42,6 +43,7 @@ class ShardOptions(msgspec.Struct, frozen=True):
     draw: int
     metrics: tuple[str, ...] = ()
     users: int | None = None
+    longest: bool = False
 
 
 def write_shard_file(folder: RunFolder, options: Options, task: Task) -> None:
@@ -58,6 +60,7 @@ def write_shard_file(folder: RunFolder, options: Options, task: Task) -> None:
         data=str(options.data.resolve()) if options.data else None,
         limit=options.limit,
         users=options.users,
+        longest=options.longest,
         draw=options.selection_seed,
         metrics=tuple(options.metrics),
     )

@@ -214,6 +214,29 @@ def test_users_are_chosen_whole_and_extend_a_run(
     assert "--limit 3" in refused(*words, "--users", 2, "--limit", 3)
 
 
+def test_users_with_the_longest_histories_are_a_choice_of_their_own(
+    personabench: Command, tmp_path: Path
+) -> None:
+    words = ("run", "-b", "scripted", "-t", "lamp4", "-m", "none")
+    ended = personabench(*words, "--users", "longest:7")
+    assert re.search(r"users  n=\d+, 7 users with the longest histories", ended.err)
+    assert "Users: those with the longest histories of the split" in ended.out
+    (again,) = personabench(*words, "--users", "longest:8", "--save", "saved.toml", "--json").json
+    assert again["users"] == 8 and "the users with the longest" in personabench("show", "last").out
+    assert 'users = "longest:8"' in (tmp_path / "saved.toml").read_text()
+    assert personabench("run", "saved.toml", "--json").json[0]["folder"] == again["folder"]
+
+
+@pytest.mark.parametrize("users", ["0", "-1", "longest", "longest:", "longest:0", "most:3", "3.5"])
+@pytest.mark.parametrize("verb", [("run", "-m", "none"), ("train", "oppu", "--model", "x")])
+def test_a_wrong_choice_of_users_is_named(
+    personabench: Command, verb: tuple[str, ...], users: str
+) -> None:
+    ended = personabench(*verb, "-t", "lamp4", f"--users={users}")
+    assert ended.code == 2
+    assert f"--users': '{users}': write a number of users from 1" in ended.err
+
+
 def test_quiet_prints_the_table_and_errors_only(personabench: Command) -> None:
     ended = personabench(*RUN, "-m", "none,rag", "--quiet")
     assert ended.err == "" and ended.code == 0

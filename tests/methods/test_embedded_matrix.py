@@ -80,6 +80,7 @@ SMALLEST = (
     *("fermi.rounds=1", "fermi.n_prompts=1", "fermi.n_pairs=2", "fermi.prompt_max_tokens=32"),
     *("eragent.k=2", "eragent.profile_max_tokens=64", "eragent.rewrite_max_tokens=64"),
     "eragent.history_budget_tokens=600",
+    *("raise.plans=1", "raise.planner=tree", "raise.rollouts=2", "raise.judge_tokens=64"),
 )
 BRIEF = {
     **{"rounds": 5, "trajectories": 1, "user_max_tokens": 64},
