@@ -1,4 +1,4 @@
-"""`python -m personabench`: the command, where the scripts of an environment are not on the path."""
+"""`python -m personabench`: the command, where an environment's scripts are not on the path."""
 
 from personabench.cli import main
 
