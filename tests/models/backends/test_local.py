@@ -8,15 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from loopback import LoopbackServer, serving
 
 from personabench.api.context import Context
 from personabench.api.registry import load_class
@@ -321,26 +321,23 @@ for name in sys.argv[1:]:
 
 
 def test_a_hub_repository_is_fetched(tmp_path: Path) -> None:
-    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-        "HF_HOME": str(tmp_path),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-    }
-    names = ["o/one", "o/two", "o/three", "o/three:b.gguf", "o/nothing"]
-    said = subprocess.run(
-        [sys.executable, "-c", FETCH, *names],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    hub.shutdown()
-    hub.server_close()
+    with serving(LoopbackServer(Hub)) as hub:
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        names = ["o/one", "o/two", "o/three", "o/three:b.gguf", "o/nothing"]
+        said = subprocess.run(
+            [sys.executable, "-c", FETCH, *names],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert said.returncode == 0, said.stderr
     one, two, three, chosen, nothing = [line for line in said.stdout.splitlines() if line.strip()][
         :5
