@@ -69,7 +69,7 @@ class WrappedWording(WordingView):
 
 
 class WrappedContext(Context):
-    """The context of a method for one question, in which wrappers see what it does.
+    """The context of a method for one question, whose calls wrappers see.
 
     Artifacts and profiling (`shared`, `profiling`) are not the question's and stay as they are.
 

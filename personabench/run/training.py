@@ -116,7 +116,7 @@ class Training:
 
     @property
     def command(self) -> str:
-        """The command that trains what the run needs."""
+        """The command that trains the adapters of the run."""
         history = "" if self.spec.history == "own" else f" --history {self.spec.history}"
         return (
             f"personabench train {self.spec.method} --task {self.spec.task} "
@@ -270,7 +270,7 @@ class Trainings:
     """Executes a training: finished users are kept, and an interrupt loses one user at most.
 
     Args:
-        training: what is trained.
+        training: the method, its data and its base.
         base: the folder or hub name of the base model; device: "cpu" or "cuda".
         notify: called with every artifact, trained or reused.
     """

@@ -223,7 +223,7 @@ class Aloe(DialogueTask, JudgedTask):
 
 
 def _make_turn(sample: Sample, turns: Sequence[Mapping[str, str]], message: str) -> Sample:
-    """A variant of a sample for one turn: the message, what was said before, and as a history."""
+    """A variant of a sample for one turn, with the conversation as dialogue and as history."""
     dialogue: list[Message] = []
     history = []
     for number, turn in enumerate(turns, start=1):

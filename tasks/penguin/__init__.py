@@ -1,4 +1,4 @@
-"""PENGUIN: answer somebody in a delicate situation, knowing little, much, or what one asked for.
+"""PENGUIN: answer a user in a delicate situation, with few attributes, all, or those requested.
 
 "Personalized Safety in LLMs: A Benchmark and A Planning-Based Agent Approach" (arXiv 2505.18882).
 A scenario is a query and up to ten attributes of the user.  The answer is written without them,
@@ -152,7 +152,7 @@ class Penguin(DialogueTask, JudgedTask):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Put what is known in front of the message, then what was asked and answered."""
+        """Put the known attributes before the message, then the questions and their answers."""
         known = sample.attributes.get("known", "")
         about = "\n".join(filter(None, [known, notes]))
         names = list_askable(sample)

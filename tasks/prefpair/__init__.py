@@ -231,7 +231,7 @@ class PersonaFeedback(PreferenceTask):
         """Options of the task, beside those of the family.
 
         Attributes:
-            setting: what is known of a user: memory is a history of memories, persona stands in the
+            setting: knowledge of a user: memory is a history of memories, persona a text in the
                 request, none is nothing.
         """
 
@@ -305,7 +305,7 @@ class PersonaFeedbackGen(GeneratedAnswers):
         """Options of the task, beside those of the family.
 
         Attributes:
-            setting: what is known of a user, as in `personafeedback`.
+            setting: knowledge of a user, as in `personafeedback`.
         """
 
         setting: personafeedback.Setting = "memory"

@@ -1,4 +1,4 @@
-"""Metrics of preferences: accuracy over both orders, and what the order alone decides.
+"""Metrics of preferences: accuracy over both orders, and the effect of the order alone.
 
 A comparison is put once in each order, as two samples.  Values of metrics that look at both are
 rows with the number of the comparison, so that any resample of users can be aggregated.

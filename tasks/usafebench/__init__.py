@@ -189,7 +189,7 @@ class USafeBench(JudgedTask, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Put what is known of the user in front of the request, all in one message."""
+        """Put the profile of the user before the request, all in one message."""
         parts = Parts(
             question=f"{sample.input}\n\n{self.words.instruction}",
             notes=f"About this user:\n{notes}" if notes else "",
