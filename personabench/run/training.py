@@ -164,11 +164,11 @@ class Training:
         if not self.method.needs_user():
             return
         index = self.dataset.index()
-        known: set[tuple[str, str]] = set()
+        pairs: set[tuple[str, str]] = set()
         for user in dict.fromkeys(index[position][1] for position in positions):
             trainee = self._trainee(user)
-            if trainee is not None and (trainee.owner, trainee.key) not in known:
-                known.add((trainee.owner, trainee.key))
+            if trainee is not None and (trainee.owner, trainee.key) not in pairs:
+                pairs.add((trainee.owner, trainee.key))
                 yield trainee
 
     def _locate(self, sample: Sample) -> tuple[str, str] | None:
