@@ -11,7 +11,9 @@ import pytest
 from conftest import Command
 from loopback import JsonHandler, LoopbackServer, serving
 
-RUN = ("run", "-b", "scripted", "-t", "locomo", "-n", "12")
+pytestmark = pytest.mark.usefixtures("few_draws")
+
+RUN = ("run", "-b", "scripted", "-t", "locomo", "-n", "8")
 
 
 class Judges:

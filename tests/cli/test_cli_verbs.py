@@ -276,6 +276,7 @@ def test_doctor_tells_what_each_task_lacks(
 
 
 @pytest.mark.model
+@pytest.mark.variants
 def test_doctor_times_calls_of_the_local_model(personabench: Command) -> None:
     rows = {row["what"]: row for row in personabench("doctor", "--json").json}
     detail = rows["local model"]["detail"]

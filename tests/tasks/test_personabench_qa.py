@@ -185,6 +185,7 @@ def test_two_levels_of_noise_give_robustness_and_updating() -> None:
     assert PersonaBenchQA.derive((low[0], low[0]), (low[1], low[1])) == {}
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_compare_prints_them(tmp_path: Path) -> None:
     """On a second level that is a copy of the first, nothing is lost to noise."""
     data = tmp_path / "data"

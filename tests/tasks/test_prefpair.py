@@ -120,6 +120,7 @@ def test_accuracy_by_prompt_has_an_interval_over_prompts() -> None:
     assert len(set.union(*numbers.values())) == len(numbers) > 6
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_compare_of_two_users_has_an_interval_over_their_prompts(tmp_path: Path) -> None:
     rows = [psoups_row(f"Question {number}?", persona=number % 2) for number in range(12)]
     path = tmp_path / "pair.json"
