@@ -362,7 +362,7 @@ def test_native_noise_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 @pytest.mark.model
 def test_a_second_ctrl_c_leaves_at_once_with_what_is_finished(tmp_path: Path) -> None:
-    words = ["run", "-m", "none", "-t", "lamp4", "--results", str(tmp_path), "--max-tokens", "300"]
+    words = ["run", "-m", "none", "-t", "lamp4", "--results", str(tmp_path), "--max-tokens", "120"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from personabench.cli.app import main; main()", *words],
         stdout=subprocess.PIPE,
