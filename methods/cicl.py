@@ -78,12 +78,7 @@ class Cicl(PeerMethod):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(
-            sample,
-            p.k,
-            p.retriever,
-            embedder=p.embedder,
-        )
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
         negatives = await self._collect_negatives(sample, records, ctx)
 
         if not negatives:

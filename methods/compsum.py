@@ -48,12 +48,7 @@ class ComPSum(PeerMethod):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(
-            sample,
-            p.k,
-            p.retriever,
-            embedder=p.embedder,
-        )
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
         pools = await self.find_pools(sample, records, ctx)
 
         # Records that no peer can be compared on are skipped before the limit, so later ones take

@@ -228,7 +228,7 @@ def _read_lines(text: str) -> list[str]:
 
 
 def is_excerpt(text: str, records: Sequence[Record]) -> bool:
-    """Whether a text stands word for word in a record, as small models copy what they read."""
+    """Whether a text stands word for word in a record, as small models copy their prompts."""
     words = f" {normalized(text)} "
     passages = [part for record in records for part in (record.response, record.stimulus or "")]
     return any(words in f" {normalized(passage)} " for passage in passages)

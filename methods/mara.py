@@ -144,7 +144,7 @@ class Mara(Method):
     def _choose_material(
         self, agent: str, sample: Sample, persona: Sequence[Record], ctx: Context
     ) -> tuple[Sequence[Record], str]:
-        """What an agent sees beside the question: records, best first, and notes."""
+        """An agent's material beside the question: records, best first, and notes."""
         if agent == "persona":
             return persona, ""
         if agent == "coherence":

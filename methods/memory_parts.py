@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from personabench import Batch, Context, Message, PromptFile
+from personabench.methods.parsed_reply import (
+    ATTEMPTS,
+    SHORTER,
+    find_value,
+    limit_reply,
+    request_repeatedly,
+)
 from personabench.methods.vectors import compute_cosines
-from personabench.models.client import encodable
-from personabench.models.json_reply import JsonScanner
 
 T = TypeVar("T")
 Retriever = Literal["dense", "bm25"]
@@ -17,9 +21,6 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "integer"}
-ATTEMPTS = 2
-# Token limits to which texts are shortened, one after the other, until the request fits.
-_SHORTER = (1024, 384, 128, 32)
 
 
 async def compute_similarities(
@@ -49,17 +50,8 @@ def rank(scores: Sequence[float], k: int) -> list[int]:
 
 def read_object(text: str) -> Mapping[str, Any] | None:
     """The first balanced JSON object in a reply; None without one."""
-    for value in JsonScanner(text).read_all():
-        if isinstance(value, dict):
-            try:
-                # Escapes such as \ud800 decode to text that no file can hold.
-                decoded: Mapping[str, Any] = json.loads(
-                    encodable(json.dumps(value, ensure_ascii=False))
-                )
-            except (ValueError, RecursionError):
-                continue
-            return decoded
-    return None
+    first: Mapping[str, Any] | None = find_value(text, lambda value: isinstance(value, dict))
+    return first
 
 
 def read_text(value: Any) -> str:
@@ -117,7 +109,7 @@ async def request_text(
     messages = _fit(ctx, file, stage, slots, max_tokens, shorten)
     if messages is None:
         return ""
-    reply = await ctx.complete(messages, max_tokens=_limit(max_tokens, ctx))
+    reply = await ctx.complete(messages, max_tokens=limit_reply(max_tokens, ctx))
     text = reply.text.strip()
     if not text:
         ctx.flag("memory_empty_reply")
@@ -146,24 +138,24 @@ async def request_object(
     messages = _fit(ctx, file, stage, slots, max_tokens, shorten)
     if messages is None:
         return None
-    *earlier, last = messages
-    reminded = [*earlier, Message(last.role, f"{last.content}\n\n{ctx.part(file, 'reminder')}")]
-    for attempt in range(ATTEMPTS):
-        reply = await ctx.complete(
-            reminded if attempt else messages,
-            max_tokens=_limit(max_tokens, ctx),
-            schema=schema,
-            repeat=attempt,
-            attempt=attempt,
-            attempts=ATTEMPTS,
-        )
-        value = read_object(reply.text)
-        result = None if value is None else read(value)
-        if result is not None:
-            return result
-        ctx.flag("memory_bad_json")
-    ctx.flag(f"{stage}_failed")
-    return None
+
+    def read_reply(text: str) -> T | None:
+        value = read_object(text)
+        return None if value is None else read(value)
+
+    result, _ = await request_repeatedly(
+        messages,
+        read_reply,
+        ctx,
+        max_tokens=limit_reply(max_tokens, ctx),
+        reminder=f"\n\n{ctx.part(file, 'reminder')}",
+        flags=("memory_bad_json",) * ATTEMPTS,
+        schema=schema,
+        is_stored=True,
+    )
+    if result is None:
+        ctx.flag(f"{stage}_failed")
+    return result
 
 
 def _fit(
@@ -174,11 +166,11 @@ def _fit(
     max_tokens: int,
     shorten: Sequence[str],
 ) -> Sequence[Message] | None:
-    limit = _limit(max_tokens, ctx)
+    limit = limit_reply(max_tokens, ctx)
     messages = ctx.prompt(file, stage, **slots)
     if ctx.count_excess_tokens(messages, limit) <= 0:
         return messages
-    for tokens in _SHORTER:
+    for tokens in SHORTER:
         shorter = {name: ctx.tokens.truncate(slots[name], tokens) for name in shorten}
         messages = ctx.prompt(file, stage, **{**slots, **shorter})
         if ctx.count_excess_tokens(messages, limit) <= 0:
@@ -186,11 +178,6 @@ def _fit(
             return messages
     ctx.flag("memory_too_long")
     return None
-
-
-def _limit(max_tokens: int, ctx: Context) -> int:
-    """The tokens of a reply: at most half of the window."""
-    return max_tokens if ctx.window is None else min(max_tokens, ctx.window // 2)
 
 
 def describe_batch(batch: Batch, ctx: Context) -> str:

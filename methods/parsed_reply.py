@@ -1,17 +1,79 @@
-"""Replies that have a form: requested once more with a reminder, then counted as failed."""
+"""Replies that have a form: request them, parse them whatever the model wrote, and request again.
+
+A backend that can constrain its output gets the JSON schema; from any other the first balanced JSON
+value in the text is used.  A reply that cannot be parsed is requested again, mostly with a
+reminder, so that a deterministic model has a reason to answer differently.  Then the caller goes on
+without it, and the failure is counted.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from personabench import Context, Message
-from personabench.methods.rpm.replies import limit_reply
+from personabench.models.client import encodable
+from personabench.models.json_reply import JsonScanner
 
 T = TypeVar("T")
 ATTEMPTS = 2
-# Token limits to which texts are shortened, one after the other, until the request fits.
-_SHORTER = (1024, 384, 128, 32)
+SHORTER = (1024, 384, 128, 32)
+"""Token limits to which texts are shortened, one after the other, until the request fits."""
+
+
+async def request_repeatedly(
+    messages: Sequence[Message],
+    read: Callable[[str], T | None],
+    ctx: Context,
+    *,
+    max_tokens: int,
+    reminder: str = "",
+    attempts: int = ATTEMPTS,
+    flags: Sequence[str] = (),
+    schema: Mapping[str, Any] | None = None,
+    temperature: float | None = None,
+    repeat: int = 0,
+    is_stored: bool = False,
+) -> tuple[T | None, str]:
+    """Request a reply until it can be parsed.
+
+    Args:
+        read: parses a reply; None if it cannot.
+        reminder: the text that is added to the last message of every request but the first.
+        flags: counters, one for the failure of each attempt; none to count failures by oneself.
+        repeat: the index of the first request among equal ones at a temperature above 0.
+        is_stored: store replies that cannot be parsed too, for work that several questions share:
+            it would be done again, and differently, for each of them.
+
+    Returns:
+        The parsed reply, or None after so many failed attempts; and the text of the first reply,
+        which may hold a usable answer without the form.
+    """
+    *earlier, last = messages
+    reminded = [*earlier, Message(last.role, last.content + reminder)]
+    first_text = ""
+    for attempt in range(attempts):
+        response = await ctx.complete(
+            reminded if attempt else messages,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            schema=schema,
+            repeat=repeat + attempt,
+            attempt=attempt,
+            attempts=attempts,
+            # A reply stored in the cache would be returned again for ever.
+            accept=None if is_stored else lambda text: read(text) is not None,
+        )
+        if attempt == 0:
+            first_text = response.text
+        parsed = read(response.text)
+        if parsed is not None:
+            return parsed, first_text
+        if flags:
+            ctx.flag(flags[attempt])
+    return None, first_text
 
 
 async def request_parsed(
@@ -27,35 +89,24 @@ async def request_parsed(
     repeat: int = 0,
     is_stored: bool = False,
 ) -> T | None:
-    """What `read` makes of the reply; None after two replies that it cannot read.
+    """The parsed reply; None after two that cannot be parsed.
 
-    Flags: `<stage>_retried`, then `<stage>_failed`.
-
-    Args:
-        reminder: the text that is added to the last message of the second request.
-        repeat: the index of the first request among equal ones at a temperature above 0.
-        is_stored: store replies that cannot be read too, for work that several questions share: it
-            would be done again, and differently, for each of them.
+    Flags: `<stage>_retried`, then `<stage>_failed`.  The arguments are those of
+    `request_repeatedly`; the reply gets at most half of the window.
     """
-    *earlier, last = messages
-    reminded = [*earlier, Message(last.role, last.content + reminder)]
-    for attempt in range(ATTEMPTS):
-        response = await ctx.complete(
-            reminded if attempt else messages,
-            max_tokens=limit_reply(max_tokens, ctx),
-            temperature=temperature,
-            schema=schema,
-            repeat=repeat,
-            attempt=attempt,
-            attempts=ATTEMPTS,
-            # A reply stored in the cache would be returned again for ever.
-            accept=None if is_stored else lambda text: read(text) is not None,
-        )
-        parsed = read(response.text)
-        if parsed is not None:
-            return parsed
-        ctx.flag(f"{stage}_failed" if attempt else f"{stage}_retried")
-    return None
+    parsed, _ = await request_repeatedly(
+        messages,
+        read,
+        ctx,
+        max_tokens=limit_reply(max_tokens, ctx),
+        reminder=reminder,
+        flags=(f"{stage}_retried", f"{stage}_failed"),
+        schema=schema,
+        temperature=temperature,
+        repeat=repeat,
+        is_stored=is_stored,
+    )
+    return parsed
 
 
 async def complete_parsed(
@@ -67,26 +118,35 @@ async def complete_parsed(
     schema: Mapping[str, Any] | None = None,
     flag: str = "",
 ) -> T | None:
-    """What `read` makes of the reply to an unchanged request; None after two that it cannot read.
+    """The parsed reply to an unchanged request; None after two that cannot be parsed.
 
     Args:
-        flag: counts the replies that cannot be read; "" to count the failure of both by oneself.
+        flag: counts the replies that cannot be parsed; "" to count the failure of both by oneself.
     """
-    for attempt in range(ATTEMPTS):
-        response = await ctx.complete(
-            messages,
-            max_tokens=max_tokens,
-            schema=schema,
-            repeat=attempt,
-            attempt=attempt,
-            attempts=ATTEMPTS,
-            accept=lambda text: read(text) is not None,
-        )
-        parsed = read(response.text)
-        if parsed is not None:
-            return parsed
-        if flag:
-            ctx.flag(flag)
+    flags = (flag,) * ATTEMPTS if flag else ()
+    parsed, _ = await request_repeatedly(
+        messages, read, ctx, max_tokens=max_tokens, schema=schema, flags=flags
+    )
+    return parsed
+
+
+def limit_reply(max_tokens: int, ctx: Context) -> int:
+    """The tokens that a reply may have: `max_tokens`, but at most half of the window."""
+    if ctx.window is None:
+        return max_tokens
+    return min(max_tokens, ctx.window // 2)
+
+
+def find_value(text: str, is_wanted: Callable[[Any], bool]) -> Any:
+    """The first balanced JSON object or list in a reply that is wanted; None without one.
+
+    Code fences and line breaks within strings are accepted; every string can be encoded.
+    """
+    for value in JsonScanner(text).read_all():
+        if is_wanted(value):
+            with contextlib.suppress(ValueError, RecursionError):
+                # Escapes such as \ud800 decode to text that no file can hold.
+                return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
     return None
 
 
@@ -107,7 +167,7 @@ def fit_texts(
     """
     limit = limit_reply(max_tokens, ctx)
     messages = build(texts)
-    for tokens in _SHORTER:
+    for tokens in SHORTER:
         if ctx.count_excess_tokens(messages, limit) <= 0:
             break
         messages = build([ctx.tokens.truncate(text, tokens) for text in texts])

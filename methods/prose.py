@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 from personabench import Context, Message, Method, PromptFile, Record, Sample, UsageError, User
 from personabench.hashing import fold_text
 from personabench.methods.memory_parts import (
-    ATTEMPTS,
     TEXT,
     list_schema,
     object_schema,
     read_text,
 )
-from personabench.methods.parsed_reply import complete_parsed
+from personabench.methods.parsed_reply import ATTEMPTS, complete_parsed
 from personabench.methods.vectors import compute_cosines
 from personabench.metrics.edits import measure_edit
 from personabench.models.json_reply import JsonScanner

@@ -1,8 +1,8 @@
 """Retrieval chosen by validation: the way to retrieve that answers the user's past questions best.
 
 Each option, a retriever with a number of records or no history at all, answers the user's newest
-past questions from the records before them.  The answers are scored against what the user
-answered, and the best option retrieves for the question.
+past questions from the records before them.  The answers are scored against the user's
+own, and the best option retrieves for the question.
 """
 
 from __future__ import annotations

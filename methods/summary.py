@@ -98,12 +98,7 @@ class Summary(Method):
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(
-            sample,
-            p.k,
-            p.retriever,
-            embedder=p.embedder,
-        )
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
         return await ctx.answer(sample, records, notes=format_notes(state, ctx))
 
 
@@ -137,12 +132,7 @@ class SummaryRetrieved(Method):
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(
-            sample,
-            p.k,
-            p.retriever,
-            embedder=p.embedder,
-        )
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
 
         # The summary reads records in time order, whatever order they were retrieved in.
         retrieved = {record.id for record in records}

@@ -80,12 +80,7 @@ class Trsr(Method):
 
     async def predict(self, sample: Sample, state: str, ctx: Context) -> str:
         p = self.params
-        records = await ctx.retrieve(
-            sample,
-            p.k,
-            p.retriever,
-            embedder=p.embedder,
-        )
+        records = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
         retrieved = {record.id for record in records}
         newest = sample.history[-p.recent :] if p.recent else ()
         recent = [record for record in newest if record.id not in retrieved]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from edit_fixtures import Markers
 
+from personabench.leaderboard.stats.scores import Scores
 from personabench.retrieval.embedders import Embedders
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 def quick_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors by marker word instead of an embedder's."""
     monkeypatch.setattr(Embedders, "embed", lambda self, texts, name: Markers().embed(texts, name))
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals and tests of 400 draws, where a test is about something else in a table."""
+    compute = Scores.__init__
+
+    def compute_with_few(*args: Any, draws: int = 0, **options: Any) -> None:
+        compute(*args, draws=400, **options)
+
+    monkeypatch.setattr(Scores, "__init__", compute_with_few)
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from loopback import JsonHandler, LoopbackServer, serving
 
 from personabench.api import registry
 from personabench.api.method import Method
@@ -188,49 +189,22 @@ class ModelServer:
         self.lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                self.reply({"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+                self.send_models("tiny")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 name = digest(body["messages"])
                 # The probe of a new server is no call of a run.
                 if "tests the connection" not in json.dumps(body):
                     with outer.lock:
                         outer.asked[name] += 1
                 time.sleep(outer.latency)
-                message = {"role": "assistant", "content": f"{' '.join(WORDS[:4])} {name[:6]}"}
-                usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-                self.reply(
-                    {
-                        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                        "usage": usage,
-                    }
-                )
+                self.send_answer(f"{' '.join(WORDS[:4])} {name[:6]}")
 
-            def reply(self, value: Mapping[str, Any]) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, *_: Any) -> None:
-                """A killed client closes its connections; that is no news."""
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http = LoopbackServer(Handler)
+        self.url = f"{self.http.url}/v1"
 
     def wait_for(self, requests: int, process: subprocess.Popen[str]) -> None:
         """Block until that many requests came in; fails when the process ends before."""
@@ -246,12 +220,5 @@ class ModelServer:
 def model_server(latency: float = 0.05) -> Iterator[ModelServer]:
     """A running `ModelServer`."""
     server = ModelServer(latency)
-    thread = threading.Thread(
-        target=server.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-    )
-    thread.start()
-    try:
+    with serving(server.http):
         yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()

@@ -20,6 +20,7 @@ import numpy as np
 
 from personabench import Context, Method, Record, Sample, UsageError, User
 from personabench.hashing import digest_files
+from personabench.methods.parsed_reply import limit_reply, request_repeatedly
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Feature, Item, Knowledge, feature_text
 from personabench.methods.rpm.pairs import (
@@ -29,11 +30,7 @@ from personabench.methods.rpm.pairs import (
     seen,
     select_visible_records,
 )
-from personabench.methods.rpm.replies import (
-    find_marked_answer,
-    limit_reply,
-    request_parsed_with_text,
-)
+from personabench.methods.rpm.replies import find_marked_answer
 from personabench.methods.rpm.study import locate_query, study
 from personabench.retrieval.bm25 import top
 
@@ -279,12 +276,13 @@ class Rpm(Method):
         )
         contract = prompts.contract(choices, ctx)
         notes, example_count, limit = self._fit_notes(sample, statistics, examples, contract, ctx)
-        parsed, text = await request_parsed_with_text(
+        parsed, first_text = await request_repeatedly(
             ctx.render(sample, notes=notes, contract=contract),
             find_marked_answer,
             ctx,
             max_tokens=limit,
-            tries=self.params.tries,
+            reminder=ctx.part(prompts.PROMPTS, "reminder"),
+            attempts=self.params.tries,
             schema=prompts.answer_schema(choices),
         )
 
@@ -293,7 +291,7 @@ class Rpm(Method):
         if parsed is None:
             ctx.flag("unmarked_answer")
             ctx.note("reasoning", None)
-            return text.strip()
+            return first_text.strip()
         reasoning, answer = parsed
         ctx.note("reasoning", reasoning)
         return answer

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from personabench import Context
 from personabench.hashing import fold_text
+from personabench.methods.parsed_reply import limit_reply
 from personabench.methods.rpm import prompts
 from personabench.methods.rpm.knowledge import Factor, Feature
 from personabench.methods.rpm.replies import (
-    limit_reply,
     read_rows,
     request_parsed,
     to_line,

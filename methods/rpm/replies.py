@@ -1,29 +1,19 @@
-"""Structured replies: request them, parse them whatever the model wrote, and retry.
-
-A backend that can constrain its output gets the JSON schema; from any other the first balanced JSON
-value in the text is used.  A reply that cannot be parsed is requested again with a reminder, so
-that a deterministic model has a reason to answer differently; then the caller goes on without it,
-and the counter `<stage>_failed` is raised.
-"""
+"""Structured replies of the stages of RPM: JSON, or an answer that is marked."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from personabench import Context, Message
+from personabench.methods.parsed_reply import find_value, limit_reply, request_repeatedly
 from personabench.methods.rpm.prompts import PROMPTS
 from personabench.metrics.text import drop_last_lines
-from personabench.models.client import encodable
-from personabench.models.json_reply import JsonScanner
 
 T = TypeVar("T")
 Json = Mapping[str, Any]
 
-TRIES = 3
 # Token limits to which texts are shortened, one after the other, until the request fits.
 _SHORTER = (1024, 384, 128)
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
@@ -33,16 +23,11 @@ _MARK = re.compile(
 
 
 def find_json(text: str) -> Any:
-    """The first balanced JSON object, or list of objects, in a text; None without one.
-
-    Code fences and line breaks within strings are accepted; every string can be encoded.
-    """
-    for value in JsonScanner(text).read_all():
-        if isinstance(value, dict) or all(isinstance(row, dict) for row in value):
-            with contextlib.suppress(ValueError, RecursionError):
-                # Escapes such as \ud800 decode to text that no file can hold.
-                return json.loads(encodable(json.dumps(value, ensure_ascii=False)))
-    return None
+    """The first balanced JSON object, or list of objects, in a text; None without one."""
+    return find_value(
+        text,
+        lambda value: isinstance(value, dict) or all(isinstance(row, dict) for row in value),
+    )
 
 
 def read_rows(text: str, key: str) -> list[Json] | None:
@@ -96,13 +81,6 @@ def shorten_until_fit(
         yield build(ctx.tokens.truncate(text, limit))
 
 
-def limit_reply(max_tokens: int, ctx: Context) -> int:
-    """The tokens that a reply may have: `max_tokens`, but at most half of the window."""
-    if ctx.window is None:
-        return max_tokens
-    return min(max_tokens, ctx.window // 2)
-
-
 async def request_parsed(
     stage: str,
     prompts: Iterable[Sequence[Message]],
@@ -110,7 +88,7 @@ async def request_parsed(
     ctx: Context,
     *,
     max_tokens: int,
-    tries: int = TRIES,
+    tries: int,
     schema: Json | None = None,
 ) -> T | None:
     """The parsed reply to the first prompt that fits the window; None after `tries` failures."""
@@ -126,46 +104,15 @@ async def request_parsed(
     if too_long:
         ctx.flag("stimuli_shortened")
 
-    parsed, _ = await request_parsed_with_text(
+    parsed, _ = await request_repeatedly(
         messages,
         read,
         ctx,
         max_tokens=limit,
-        tries=tries,
+        reminder=ctx.part(PROMPTS, "reminder"),
+        attempts=tries,
         schema=schema,
     )
     if parsed is None:
         ctx.flag(f"{stage}_failed")
     return parsed
-
-
-async def request_parsed_with_text(
-    messages: Sequence[Message],
-    read: Callable[[str], T | None],
-    ctx: Context,
-    *,
-    max_tokens: int,
-    tries: int = TRIES,
-    schema: Json | None = None,
-) -> tuple[T | None, str]:
-    """The parsed reply and its text; None after `tries` failures, with the first reply's text."""
-    *earlier, last = messages
-    reminded = [*earlier, Message(last.role, last.content + ctx.part(PROMPTS, "reminder"))]
-    first_text = ""
-    for attempt in range(tries):
-        response = await ctx.complete(
-            reminded if attempt else messages,
-            max_tokens=max_tokens,
-            schema=schema,
-            repeat=attempt,
-            attempt=attempt,
-            attempts=TRIES,
-            accept=lambda text: read(text) is not None,
-        )
-        parsed = read(response.text)
-        if parsed is not None:
-            return parsed, response.text
-        if attempt == 0:
-            # The reply without the reminder is the one that may still hold a usable answer.
-            first_text = response.text
-    return None, first_text

@@ -1,4 +1,4 @@
-"""Drop what was retrieved but should not be used for this request: `+self_recheck`.
+"""Drop retrieved pieces that should not be used for this request: `+self_recheck`.
 
 After each retrieval the model reads the request and the numbered pieces, and names those that the
 answer may use; the others never reach the request for the answer.

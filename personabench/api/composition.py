@@ -69,7 +69,7 @@ class WrappedWording(WordingView):
 
 
 class WrappedContext(Context):
-    """The context of a method for one question, in which wrappers see what it does.
+    """The context of a method for one question, whose calls wrappers see.
 
     Artifacts and profiling (`shared`, `profiling`) are not the question's and stay as they are.
 
@@ -166,13 +166,13 @@ class _Composed(Method):
     wrapper_classes: ClassVar[Sequence[type[Wrapper]]] = ()
 
     def __init__(self, params: Any = None) -> None:
-        given = params if params is not None else self.Params()
-        super().__init__(given)
+        chosen_params = params if params is not None else self.Params()
+        super().__init__(chosen_params)
         # A method may keep parameters of its own class, which have none of the wrappers'.
         if not isinstance(self.params, self.Params):
-            self.params = given
+            self.params = chosen_params
         self.wrappers = tuple(
-            create(cls, _wrapper_params(cls, given)) for cls in self.wrapper_classes
+            create(cls, _wrapper_params(cls, chosen_params)) for cls in self.wrapper_classes
         )
 
     async def predict(self, sample: Sample, state: State, ctx: Context) -> str:
@@ -256,8 +256,8 @@ def _make_class(base: type[Method], wrappers: Sequence[type[Wrapper]]) -> type[M
         "__module__": _choose_module(base, wrappers),
     }
     if issubclass(base, Memory):
-        own = [_key(cls, field.name) for cls in wrappers for field in _fields(cls)]
-        attributes["retrieval_params"] = (*base.retrieval_params, *own)
+        parameter_keys = [_key(cls, field.name) for cls in wrappers for field in _fields(cls)]
+        attributes["retrieval_params"] = (*base.retrieval_params, *parameter_keys)
     composed: type[Method] = type(f"{base.__name__}Wrapped", (kind, base), attributes)
     return composed
 

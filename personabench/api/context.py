@@ -208,7 +208,7 @@ class Context(Caller):
         return self._with({"_attempt": attempt, "sampling": sampling})
 
     def choosing(self) -> Context:
-        """Return this context for choosing what the model is to see, such as by a filter.
+        """Return this context for choosing records to show, such as by a filter.
 
         Records in its requests do not count as shown; those in requests for the answer do.
         """

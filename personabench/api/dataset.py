@@ -72,8 +72,8 @@ class Dataset(ABC):
         for position, (_, user_id) in enumerate(self.index()):
             positions.setdefault(user_id, []).append(position)
 
-        for user_id, own in positions.items():
-            samples = [self.load(position) for position in own]
+        for user_id, user_positions in positions.items():
+            samples = [self.load(position) for position in user_positions]
             yield User(user_id, max(samples, key=rank_in_time).history)
 
     def user_counts(self) -> Mapping[str, int]:

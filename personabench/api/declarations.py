@@ -131,8 +131,8 @@ def _prompt_files(value: Any) -> str:
         return ""
     if not isinstance(value, tuple | list):
         return f"it is {describe_value(value)}"
-    wrong = [item for item in value if not isinstance(item, PromptFile)]
-    return f"it contains {describe_value(wrong[0])}" if wrong else ""
+    invalid = [item for item in value if not isinstance(item, PromptFile)]
+    return f"it contains {describe_value(invalid[0])}" if invalid else ""
 
 
 def _some_texts(value: Any) -> str:

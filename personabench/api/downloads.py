@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypedDict
 
 import msgspec
 
@@ -43,6 +44,7 @@ __all__ = [
     "MANIFEST",
     "ManifestEntry",
     "Progress",
+    "TransferOptions",
     "describe",
     "discard",
     "excerpt",
@@ -248,6 +250,20 @@ class CheckedFile(msgspec.Struct, frozen=True):
     count: int
     notes: tuple[str, ...] = ()
     unfilled: bool = False
+
+
+class TransferOptions(TypedDict, total=False):
+    """Options of `download_files` that a task's download passes on.
+
+    Keys:
+        progress: called with (url, bytes so far, bytes in total or None).
+        notice: called with warnings.
+        wait: sleeps between attempts, in seconds.
+    """
+
+    progress: Progress | None
+    notice: Callable[[str], None]
+    wait: Callable[[float], None]
 
 
 def download_files(

@@ -49,9 +49,9 @@ def read_inquiry(reply: str) -> str | None:
 
 def find_attribute(name: str, names: Sequence[str]) -> str | None:
     """The one of the attributes that a name stands for, without regard to case and punctuation."""
-    wanted = normalized(name.replace("_", " "))
+    target = normalized(name.replace("_", " "))
     for candidate in names:
-        if normalized(candidate.replace("_", " ")) == wanted:
+        if normalized(candidate.replace("_", " ")) == target:
             return candidate
     return None
 

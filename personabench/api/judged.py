@@ -19,8 +19,8 @@ class JudgedTask(Task, Interface):
         judged_metrics: the metrics that come with an optional judge.
         judge_params: the options that change no answer, such as the judge's rubric: they are part
             of the judge's key and of no run's fingerprint.
-        judge_content: the hash of the judge's further reading beside the task's source, such as a
-            rubric from a file; part of the judge's key.
+        judge_content: the hash of the judge's wording, a rubric from a file included: part of the
+            judge's key, and the version of its prompt.  Empty if the task's source is the version.
         judge_sees_own_history: True if `assess` gets the user's own history even where a control
             shows methods another one.
     """
@@ -46,19 +46,6 @@ class JudgedTask(Task, Interface):
 # read with a default.
 
 
-def check_judge_prompt(given: str, current: str) -> None:
-    """Refuse another value of an option `judge_prompt`, which is part of the judge's key.
-
-    Args:
-        given: the option; current: the hash of the judge's wording in this version.
-
-    Raises:
-        ValueError: they differ.
-    """
-    if given != current:
-        raise ValueError(f"judge_prompt cannot be set; the value of this version is {current}")
-
-
 def judged_metrics(task: Task) -> tuple[Metric, ...]:
     """The metrics that an optional judge adds to a task's own."""
     metrics: tuple[Metric, ...] = getattr(task, "judged_metrics", ())
@@ -72,7 +59,7 @@ def judge_params(task: Task) -> tuple[str, ...]:
 
 
 def judge_content(task: Task) -> str:
-    """The hash of the judge's further reading beside the task's source; empty for most tasks."""
+    """The hash of the judge's wording; empty for tasks whose source is its version."""
     return str(getattr(task, "judge_content", ""))
 
 

@@ -114,10 +114,10 @@ def arrange(
         return _arrange_turns(parts, records, is_after)
 
     listed = parts.word_list(records) if records else ""
-    known = [listed, parts.notes] if is_after else [parts.notes, listed]
+    sections = [listed, parts.notes] if is_after else [parts.notes, listed]
     if form == "message":
-        return [*_system(parts.opening), Message("user", _join(*known, parts.question))]
-    return [*_system(parts.opening, *known), Message("user", parts.question)]
+        return [*_system(parts.opening), Message("user", _join(*sections, parts.question))]
+    return [*_system(parts.opening, *sections), Message("user", parts.question)]
 
 
 def _arrange_turns(parts: Parts, records: Sequence[Record], is_after: bool) -> list[Message]:

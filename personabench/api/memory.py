@@ -256,14 +256,14 @@ class Memory(Method):
         shared = ctx.sampling.memory_tokens
         if shared is not msgspec.UNSET:
             budget = min(budget, shared) if budget else shared
-        kept = [item for item in items if item.text]
+        filled = [item for item in items if item.text]
         if not budget:
-            return kept
+            return filled
 
         # Counting every beginning as a whole would take quadratic time.
         used = 0
         shown: list[MemoryItem] = []
-        for item in kept:
+        for item in filled:
             tokens = ctx.tokens.count(item.text)
             if used + tokens > budget and shown:
                 break
@@ -273,8 +273,8 @@ class Memory(Method):
                 used += tokens
         while shown and self._count_tokens(shown, ctx) > budget:
             shown.pop()
-        if len(shown) < len(kept):
-            ctx.flag("memory_over_budget", len(kept) - len(shown))
+        if len(shown) < len(filled):
+            ctx.flag("memory_over_budget", len(filled) - len(shown))
         return shown
 
     def _fit(

@@ -112,8 +112,8 @@ class ModelEndpoint:
 
     async def _embed(self, request: web.Request) -> web.Response:
         body, ctx = await self._read(request)
-        given = body.get("input")
-        texts = [given] if isinstance(given, str) else given
+        inputs = body.get("input")
+        texts = [inputs] if isinstance(inputs, str) else inputs
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise _refuse(400, "`input` has to be a text or a list of texts")
         vectors = await ctx.embed(texts, self.embedder)
@@ -153,9 +153,9 @@ def _read_message(message: Any) -> Message:
 
 def _read_schema(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The JSON schema of a reply, if the request states one."""
-    wanted = body.get("response_format")
-    if isinstance(wanted, dict) and isinstance(wanted.get("json_schema"), dict):
-        schema = wanted["json_schema"].get("schema")
+    response_format = body.get("response_format")
+    if isinstance(response_format, dict) and isinstance(response_format.get("json_schema"), dict):
+        schema = response_format["json_schema"].get("schema")
         return schema if isinstance(schema, dict) else None
     return None
 

@@ -52,9 +52,9 @@ def is_official(dataset: Dataset, data: Path, published: Mapping[str, str]) -> b
         published: SHA-256 of published files, by name.  Other files are official if `download` has
             checked them and they are as its manifest records them.
     """
-    known = published.get(Path(dataset.source).name)
-    if known is not None:
-        return hash_file(Path(dataset.source)) == known
+    published_hash = published.get(Path(dataset.source).name)
+    if published_hash is not None:
+        return hash_file(Path(dataset.source)) == published_hash
     folder = data if data.is_dir() else data.parent
     source = Path(dataset.source)
     part = (source if source.is_dir() else source.parent).resolve()

@@ -220,11 +220,11 @@ def _load_composed(name: str, parts: Sequence[str]) -> type[Any]:
 
 
 def _load_wrapper(name: str, part: str) -> type[Any]:
-    known = list_entries("wrapper")
-    if not is_file(part) and part not in known and part in list_entries("method"):
+    wrappers = list_entries("wrapper")
+    if not is_file(part) and part not in wrappers and part in list_entries("method"):
         raise UsageError(
             f"--method {name}: '{part}' is a method and no wrapper; the method stands first and "
-            f"wrappers follow: METHOD+WRAPPER with one of {', '.join(known)}"
+            f"wrappers follow: METHOD+WRAPPER with one of {', '.join(wrappers)}"
         )
     return load_class("wrapper", part)
 
@@ -338,7 +338,7 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
         hint = _suggest_names(name, list_entries(kind))
         raise UsageError(f"no {kind} named '{name}'; {hint}")
 
-    place = f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute})"
+    location = f"{kind} '{name}' ({entry.origin}, {entry.module}:{entry.attribute})"
     try:
         module = importlib.import_module(entry.module)
         cls: type[Any] = getattr(module, entry.attribute)
@@ -346,13 +346,13 @@ def _load_installed(kind: Kind, name: str) -> type[Any]:
     except BaseException as error:
         if not is_fault(error):
             raise
-        raise explain_import(place, error) from error
+        raise explain_import(location, error) from error
 
     # A class without a name is called as its entry point is.
     if isinstance(cls, type) and not hasattr(cls, "name"):
         cls.name = name
     if (kind, cls) not in _checked:
-        _check_class(kind, cls, place)
+        _check_class(kind, cls, location)
         _checked.append((kind, cls))
     if cls.name != name:
         # Runs record the class's own name, by which they are to be found again.
@@ -494,14 +494,14 @@ def _classes_in(
 ) -> dict[str, type[Any]]:
     """Return the methods or tasks that a module defines itself, by class name."""
     base = _base_class(kind)
-    own = {
+    candidates = {
         name: value
         for name, value in vars(module).items()
         if isinstance(value, type) and value.__module__ == module.__name__
     }
     if kind == "method":
-        own = {name: _adapt_provider(value) for name, value in own.items()}
-    return {name: value for name, value in own.items() if issubclass(value, base)}
+        candidates = {name: _adapt_provider(value) for name, value in candidates.items()}
+    return {name: value for name, value in candidates.items() if issubclass(value, base)}
 
 
 def _choose_class(

@@ -132,5 +132,5 @@ def _show(value: Any) -> str:
     if value is None:
         return "None"
     text = repr(value)
-    shown = text if len(text) <= 40 else f"{text[:37]}..."
-    return f"{shown} ({type(value).__name__})"
+    excerpt = text if len(text) <= 40 else f"{text[:37]}..."
+    return f"{excerpt} ({type(value).__name__})"

@@ -61,8 +61,8 @@ def complete_runs(incomplete: str) -> list[str]:
 def _complete_list(incomplete: str, list_names: Callable[[str], Iterable[str]]) -> list[str]:
     """Complete the last part of a list with commas by a name that it does not have yet."""
     before, comma, last = incomplete.rpartition(",")
-    given = before.split(",")
-    names = [name for name in _matching(last, list_names(last)) if name not in given]
+    completed = before.split(",")
+    names = [name for name in _matching(last, list_names(last)) if name not in completed]
     return [f"{before}{comma}{name}" for name in names]
 
 

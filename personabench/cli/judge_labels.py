@@ -96,8 +96,8 @@ def write_label_file(
 ) -> int:
     """Write answers to label, with null for each label; return their number.
 
-    The judge's own scores are not among them, so that they cannot be followed. What the judge saw
-    beside the answers is.
+    The judge's own scores are not among them, so that they cannot be followed. The
+    rest of its request is.
 
     Args:
         file: the judgements, in their run folder.

@@ -181,8 +181,8 @@ def _report(
             err=True,
         )
     run = summary.fingerprint if summary else ""
-    given = read_score_labels(labels, run, rubric) if labels else {}
-    return scoring_report(judgements, given)
+    label_scores = read_score_labels(labels, run, rubric) if labels else {}
+    return scoring_report(judgements, label_scores)
 
 
 def _steer(

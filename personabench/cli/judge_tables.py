@@ -88,10 +88,10 @@ def steering_lines(reports: Sequence[SteeringReport]) -> list[str]:
     """Format how far a judge was steered, one line per protocol and one of the attacks."""
     lines = []
     for report in reports:
-        left = f"unjudged {report.unjudged}, decided beforehand {report.immovable}"
+        unjudged = f"unjudged {report.unjudged}, decided beforehand {report.immovable}"
         lines.append(
             f"steering {report.protocol}: {_percent(report.score)} of {report.attacks} hostile "
-            f"answers moved the verdict; {left}"
+            f"answers moved the verdict; {unjudged}"
         )
         if report.by_attack:
             moved = ", ".join(f"{name} {count}" for name, count in report.by_attack.items())

@@ -194,8 +194,8 @@ def _keep(path: Path, results: Path) -> None:
     from personabench.api.own_data.declaration import read_declaration, write_declaration
 
     declaration = read_declaration(path)
-    kept = _kept_path(declaration, results)
-    if kept.exists():
+    stored_path = _kept_path(declaration, results)
+    if stored_path.exists():
         return
     folder = path.resolve().parent
     replace = msgspec.structs.replace
@@ -203,7 +203,7 @@ def _keep(path: Path, results: Path) -> None:
     questions = replace(questions, file=str(folder / questions.file))
     if history.file:
         history = replace(history, file=str(folder / history.file))
-    write_declaration(kept, replace(declaration, questions=questions, history=history))
+    write_declaration(stored_path, replace(declaration, questions=questions, history=history))
 
 
 def _choose_name(path: Path) -> str:

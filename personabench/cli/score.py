@@ -162,7 +162,7 @@ def _find_parts(
     if not predictions.exists():
         raise DataError(f"no file {predictions}")
 
-    wanted = [name.strip() for name in (task_names or "").split(",") if name.strip()]
+    chosen = [name.strip() for name in (task_names or "").split(",") if name.strip()]
     if is_submission(predictions):
         if references is None:
             raise UsageError(
@@ -170,14 +170,14 @@ def _find_parts(
                 "their references with --references"
             )
         folder = stack.enter_context(opened_folder(references))
-        samples = find_references(folder, candidate_tasks(wanted))
+        samples = find_references(folder, candidate_tasks(chosen))
         submission = stack.enter_context(opened_folder(predictions))
-        parts = match_predictions(submission, samples, selected=bool(wanted))
+        parts = match_predictions(submission, samples, selected=bool(chosen))
         uncovered = describe_uncovered(parts, samples)
         if uncovered:
             echo(f"warning: {uncovered}", err=True)
     else:
-        opened, origin = _open_one(wanted, predictions, references, data, split)
+        opened, origin = _open_one(chosen, predictions, references, data, split)
         parts = [Part(opened, predictions, origin)]
 
     for part in parts:

@@ -181,8 +181,8 @@ def _choose_boards(ranked: Sequence[Board], tasks: Sequence[str]) -> list[Board]
     for name in tasks:
         if name not in names:
             raise UsageError(f"--task {name}: no scored runs; there are runs of {', '.join(names)}")
-    wanted = tasks or names
-    return [board for name in wanted for board in scored if board.rows[0].task == name]
+    chosen = tasks or names
+    return [board for name in chosen for board in scored if board.rows[0].task == name]
 
 
 def _read_names(texts: Sequence[str]) -> dict[str, str]:
@@ -190,8 +190,8 @@ def _read_names(texts: Sequence[str]) -> dict[str, str]:
 
     names = {}
     for text in texts:
-        name, equals, shown = text.rpartition("=")
-        if not (name and equals and shown):
+        name, equals, heading = text.rpartition("=")
+        if not (name and equals and heading):
             raise UsageError(f"--rename {text}: write NAME=TEXT, such as rag=RAG")
-        names[name] = shown
+        names[name] = heading
     return names

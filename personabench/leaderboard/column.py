@@ -364,13 +364,13 @@ def count_samples(run: Run, name: str, scores: Vector) -> int:
 
 def without_samples(scores: Vector, ids: Set[str]) -> Vector:
     """Return scores without those of some samples."""
-    kept = [position for position, name in enumerate(scores.ids) if name not in ids]
+    positions = [position for position, name in enumerate(scores.ids) if name not in ids]
     return Vector(
-        ids=[scores.ids[position] for position in kept],
-        users=[scores.users[position] for position in kept],
+        ids=[scores.ids[position] for position in positions],
+        users=[scores.users[position] for position in positions],
         values={
             scorer: {
-                metric: [values[position] for position in kept]
+                metric: [values[position] for position in positions]
                 for metric, values in metrics.items()
             }
             for scorer, metrics in scores.values.items()

@@ -139,8 +139,8 @@ def _refuse_unknown(mask: Mask, missing: Sequence[str], runs: Sequence[Run]) -> 
         dataset = find_dataset(task, summary, summary.data) if task else None
         if dataset is None:
             continue
-        known = {name for name, _ in dataset.index()}
-        unknown = [name for name in missing if name not in known]
+        sample_ids = {name for name, _ in dataset.index()}
+        unknown = [name for name in missing if name not in sample_ids]
         if unknown:
             raise UsageError(
                 f"--mask {mask.name}: {summary.task} has no sample {list_few(unknown)}"

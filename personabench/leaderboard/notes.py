@@ -216,9 +216,11 @@ def describe_rules(
         return [_suggest_rules(entries[0].summary.task)]
 
     notes = []
-    own = [row for row in rows if row.history == "own" and row.scores.get(row.primary) is not None]
+    own_rows = [
+        row for row in rows if row.history == "own" and row.scores.get(row.primary) is not None
+    ]
     for setting in headings:
-        members = [row for row in own if row.setting == setting]
+        members = [row for row in own_rows if row.setting == setting]
         # A row without a rank neither sets the bar nor falls short of it, unless none has a rank.
         members = [row for row in members if not row.unranked] or members
         # Rows are in order of rank.

@@ -111,11 +111,11 @@ def make_table(boards: Sequence[Board], options: PaperOptions) -> PaperTable:
 
 def _check_choices(boards: Sequence[Board], options: PaperOptions) -> None:
     rows = [row for board in boards for row in board.rows]
-    known = {row.label for row in rows} | {row.method for row in rows}
+    labels = {row.label for row in rows} | {row.method for row in rows}
     for method in options.methods:
-        if method not in known:
+        if method not in labels:
             raise UsageError(
-                f"--methods {method}: no such row; there are {', '.join(sorted(known))}"
+                f"--methods {method}: no such row; there are {', '.join(sorted(labels))}"
             )
 
     scores = {name for row in rows for name in row.scores}
@@ -178,12 +178,12 @@ class _Writer:
         by_key = [{(row.model, row.label): row for row in board.rows} for board in self.boards]
         rows = []
         for model, label in self._order(list(keys)):
-            found = {
+            matches = {
                 id(board): rows_of.get((model, label))
                 for board, rows_of in zip(self.boards, by_key, strict=True)
             }
             cells = [
-                self._cell(board, found[id(board)], name, is_metric)
+                self._cell(board, matches[id(board)], name, is_metric)
                 for board, name, is_metric in self.places
             ]
             name = self.rename_row(label, self._methods[(model, label)])
@@ -194,16 +194,16 @@ class _Writer:
         """Rows model by model; in the order that was asked for, or the baseline first."""
         models = list(dict.fromkeys(model for model, _ in keys))
         method_of = self._methods
-        wanted = list(self.options.methods)
+        chosen = list(self.options.methods)
 
         def place(key: tuple[str, str]) -> tuple[int, int]:
             names = (key[1], method_of[key])
-            if wanted:
-                return models.index(key[0]), min(wanted.index(n) for n in names if n in wanted)
+            if chosen:
+                return models.index(key[0]), min(chosen.index(n) for n in names if n in chosen)
             return models.index(key[0]), int(method_of[key] != self.boards[0].baseline)
 
-        if wanted:
-            keys = [key for key in keys if key[1] in wanted or method_of[key] in wanted]
+        if chosen:
+            keys = [key for key in keys if key[1] in chosen or method_of[key] in chosen]
         return sorted(keys, key=place)
 
     def _cell(self, board: Board, row: Row | None, name: str, is_metric: bool) -> Cell:

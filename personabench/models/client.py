@@ -225,10 +225,10 @@ class Client:
     def _find_stored(self, key: str, work: str) -> Response | None:
         """Return the reply of this work before an interrupt, or of any earlier call."""
         # First, since the same call of other work may have got another reply meanwhile.
-        kept = self.journal.get(work, key) if self.journal and work else None
-        if kept is None and self.cache is not None and self.policy in ("use", "only"):
+        journaled = self.journal.get(work, key) if self.journal and work else None
+        if journaled is None and self.cache is not None and self.policy in ("use", "only"):
             return self.cache.get(key)
-        return kept
+        return journaled
 
     async def _store(
         self,

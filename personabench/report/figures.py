@@ -155,13 +155,13 @@ class _Drawing:
         self, axes: Axes, values: Mapping[int, tuple[float, float | None, float | None]]
     ) -> None:
         """Draw a dot and its interval for each row, best row on top."""
-        for place, (number, (value, low, high)) in enumerate(values.items()):
+        for position, (number, (value, low, high)) in enumerate(values.items()):
             row = self.rows[number]
             has_interval = low is not None and high is not None
             style = self.style(row, has_interval=has_interval)
             if low is not None and high is not None:
-                axes.plot([low, high], [place, place], color=style["color"], linewidth=1.5)
-            axes.plot([value], [place], marker="o", markersize=5, linestyle="", **style)
+                axes.plot([low, high], [position, position], color=style["color"], linewidth=1.5)
+            axes.plot([value], [position], marker="o", markersize=5, linestyle="", **style)
         axes.set_yticks(range(len(values)), [self.label(self.rows[number]) for number in values])
         axes.invert_yaxis()
         axes.grid(axis="x", linewidth=0.3)
@@ -199,10 +199,10 @@ class _Drawing:
             for row in self.rows
             if row.history == "own"
         ]
-        known = [(x, y, row) for x, y, row in points if x and y is not None]
-        if not known:
+        located = [(x, y, row) for x, y, row in points if x and y is not None]
+        if not located:
             raise UsageError("no row has both a score and tokens per query")
-        for number, (x, y, row) in enumerate(sorted(known, key=lambda point: point[:2])):
+        for number, (x, y, row) in enumerate(sorted(located, key=lambda point: point[:2])):
             has_interval = row.estimate is not None and row.estimate.low is not None
             style = self.style(row, has_interval=has_interval)
             axes.plot([x], [y], marker="o", linestyle="", **style)
@@ -213,7 +213,7 @@ class _Drawing:
                 textcoords="offset points",
                 fontsize=7,
             )
-        best = sorted((x, y) for x, y, row in known if row.frontier)
+        best = sorted((x, y) for x, y, row in located if row.frontier)
         axes.step(
             [x for x, _ in best],
             [y for _, y in best],
@@ -224,19 +224,19 @@ class _Drawing:
             zorder=0,
         )
         axes.set_xscale("log")
-        _number_powers(axes, [x for x, _, _ in known])
+        _number_powers(axes, [x for x, _, _ in located])
         axes.margins(x=0.25, y=0.15)
         axes.set_xlabel("tokens per query, profiles included")
         axes.set_ylabel(self.metric)
 
     def curve(self, axes: Axes) -> None:
-        drawn = families(curves([self.board]))
-        if not drawn:
+        series = families(curves([self.board]))
+        if not series:
             raise UsageError("no two runs differ in the history's size or one parameter alone")
-        axis = drawn[0][0].over
-        places = {point.x for points in drawn for point in points if point.over == axis}
-        order = sorted(places, key=lambda x: math.inf if x is None else x)
-        for number, points in enumerate(points for points in drawn if points[0].over == axis):
+        axis = series[0][0].over
+        ticks = {point.x for points in series for point in points if point.over == axis}
+        order = sorted(ticks, key=lambda x: math.inf if x is None else x)
+        for number, points in enumerate(points for points in series if points[0].over == axis):
             colour = COLOURS[number % len(COLOURS)]
             joined = [point for point in points if point.joined and point.value is not None]
             xs = [order.index(point.x) for point in joined]
@@ -247,11 +247,13 @@ class _Drawing:
                 label=f"{points[0].name} (n = {max(point.n for point in points)})",
             )
             for point in points:
-                place = order.index(point.x)
+                position = order.index(point.x)
                 if point.low is not None:
-                    axes.plot([place, place], [point.low, float(point.high or 0.0)], color=colour)
+                    axes.plot(
+                        [position, position], [point.low, float(point.high or 0.0)], color=colour
+                    )
                 axes.plot(
-                    [place],
+                    [position],
                     [float(point.value or 0.0)],
                     marker="o",
                     color=colour,
@@ -273,11 +275,11 @@ class _Drawing:
                 gained.append((member.row, gains))
         if not gained:
             raise UsageError(f"no row has gains of users over '{self.board.baseline}'")
-        for place, (row, gains) in enumerate(gained):
+        for position, (row, gains) in enumerate(gained):
             style = self.style(row)
             axes.plot(
                 gains,
-                [place] * len(gains),
+                [position] * len(gains),
                 marker="|",
                 markersize=9,
                 linestyle="",
@@ -301,24 +303,26 @@ class _Drawing:
         def key(row: Row) -> tuple[str, str, str]:
             return row.method, str(sorted(row.params.items())), row.model
 
-        own = {key(row): row for row in self.rows if row.history == "own"}
+        own_rows = {key(row): row for row in self.rows if row.history == "own"}
         # A run that got nobody's records is no control.
         shuffled = {
             key(row): row
             for row, entry in self._with_entries()
             if row.history == "shuffled" and not lacks_donors(entry)
         }
-        pairs = [(own[name], shuffled[name]) for name in own if name in shuffled]
+        pairs = [(own_rows[name], shuffled[name]) for name in own_rows if name in shuffled]
         if not pairs:
             raise UsageError(
                 "no method was run with its own and with shuffled histories; add "
                 "runs with --history shuffled"
             )
-        for place, rows in enumerate(pairs):
+        for position, rows in enumerate(pairs):
             scores = [float(row.scores[self.board.primary] or 0.0) for row in rows]
-            axes.plot(scores, [place, place], color=self.style(rows[0])["color"], linewidth=1.0)
+            axes.plot(
+                scores, [position, position], color=self.style(rows[0])["color"], linewidth=1.0
+            )
             for row, score in zip(rows, scores, strict=True):
-                axes.plot([score], [place], marker="o", linestyle="", **self.style(row))
+                axes.plot([score], [position], marker="o", linestyle="", **self.style(row))
         axes.set_yticks(range(len(pairs)), [self.label(row) for row, _ in pairs])
         axes.invert_yaxis()
         axes.margins(y=0.3)

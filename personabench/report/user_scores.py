@@ -48,8 +48,8 @@ def user_pairs(member: ReportRow, other: ReportRow) -> list[tuple[float, float]]
     sign = _direction(member)
     ordered = sorted(pairs, key=lambda pair: sign * (pair[0] - pair[1]))
     if len(ordered) > POINTS:
-        places = np.linspace(0, len(ordered) - 1, POINTS).round().astype(int)
-        ordered = [ordered[place] for place in places]
+        positions = np.linspace(0, len(ordered) - 1, POINTS).round().astype(int)
+        ordered = [ordered[position] for position in positions]
     return ordered
 
 

@@ -47,10 +47,10 @@ def _describe_leader(rows: Rows, metric: str, higher: bool) -> str:
     if len(rows) == 1:
         return f"{best['label']} is the only run here; its {metric} is {value}."
     ranked = [row for row in rows if row["ranked"]]
-    place = f"{'highest' if higher else 'lowest'} {metric}"
+    superlative = f"{'highest' if higher else 'lowest'} {metric}"
     if 0 < len(ranked) < len(rows):
-        place += " of the runs with a rank"
-    start = f"{best['label']} has the {place}, {value}"
+        superlative += " of the runs with a rank"
+    start = f"{best['label']} has the {superlative}, {value}"
     if not ranked:
         return f"{start}, but no run has enough users for a rank."
     if best["n"] < max(row["n"] for row in rows):

@@ -55,11 +55,11 @@ def load_tasks(file: str | None, specs: Iterable[RunSpec], results: Path) -> Non
         return
 
     specs = list(specs)
-    wanted = {(spec.task, spec.task_hash) for spec in specs}
+    tasks = {(spec.task, spec.task_hash) for spec in specs}
     for path in declared:
         # A declaration of other runs, or a damaged one, is of no use here.
         with contextlib.suppress(PersonabenchError):
-            registry.load_if(path, wanted)
+            registry.load_if(path, tasks)
     if file is not None:
         load_named_task(file, specs)
 
@@ -154,8 +154,8 @@ def explain_missing_data(task: Task | None, run: Summary) -> str:
     if not run.data and run.sample:
         return f"the example data of {run.task} has changed since the run"
     if not existing:
-        place = run.data or run.source
-        return f"the data is no longer in {place}; name its place with --data"
+        location = run.data or run.source
+        return f"the data is no longer in {location}; name its place with --data"
     listed = " and ".join(map(str, existing))
     return (
         f"the data in {listed} is not what the run read (data hash {run.data_hash[:8]}): it has "

@@ -62,8 +62,8 @@ def read_memory(folder: RunFolder, user_id: str) -> MemoryView:
     users = list(dict.fromkeys(profile.user_id for profile in profiles))
     mine = [profile for profile in profiles if profile.user_id == user_id]
     if not mine:
-        shown = ", ".join(users[:8]) + (", …" if len(users) > 8 else "")
-        hint = f"it has: {shown}" if users else "it keeps none"
+        listed = ", ".join(users[:8]) + (", …" if len(users) > 8 else "")
+        hint = f"it has: {listed}" if users else "it keeps none"
         raise UsageError(f"{folder.path} has no memory of user '{user_id}'; {hint}")
 
     ingested = _read_state(mine[-1], folder)

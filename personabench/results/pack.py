@@ -139,17 +139,19 @@ def _pack_data(folder: RunFolder, target: Path, inputs: Inputs) -> PackedData | 
         with contextlib.suppress(DataError):
             tables = [path for path in history(None) if path is not None]
     files: dict[str, str] = {}
-    place = Path(DATA) / spec.data_hash[:8]
+    data_folder = Path(DATA) / spec.data_hash[:8]
     for table in tables:
         for path in _walk(table):
             name = path.relative_to(table.parent if table.is_file() else table).as_posix()
             files[name] = _hash(path)
             if inputs == "include":
-                copy = target / place / name
+                copy = target / data_folder / name
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
     included = inputs == "include" and bool(files)
-    return PackedData(spec.data_hash, source.name, place.as_posix() if included else "", files)
+    return PackedData(
+        spec.data_hash, source.name, data_folder.as_posix() if included else "", files
+    )
 
 
 def _copy_declarations(folders: Sequence[RunFolder], results: Path, target: Path) -> None:

@@ -63,16 +63,16 @@ class StoredPanel(msgspec.Struct, frozen=True):
         orders = []
         for judge in range(len(self.judges)):
             scores = {name: values[judge] for name, values in members.items()}
-            known = {name: sign * score for name, score in scores.items() if score is not None}
-            if len(known) > 1:
-                orders.append(known)
+            order = {name: sign * score for name, score in scores.items() if score is not None}
+            if len(order) > 1:
+                orders.append(order)
         # One order, or a judge whose verdicts were unreadable, says nothing about changes.
         if len(orders) < 2:
             return {}
         ranks: dict[str, set[int]] = {name: set() for name in members}
-        for known in orders:
-            for name, score in known.items():
-                ranks[name].add(sum(other > score for other in known.values()) + 1)
+        for order in orders:
+            for name, score in order.items():
+                ranks[name].add(sum(rival > score for rival in order.values()) + 1)
         return ranks
 
     def _judged(self, run: Run) -> bool:

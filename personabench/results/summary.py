@@ -150,7 +150,7 @@ class Summary(RunFacts, frozen=True, kw_only=True):
         words = [
             value if isinstance(value, str) else f"{name}={value}"
             for name, value in self.judge_options.items()
-            if name != "judge_prompt" and value != ""
+            if value != ""
         ]
         if self.judge_prompt:
             words.append(f"prompt {self.judge_prompt}")

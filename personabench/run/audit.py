@@ -252,10 +252,10 @@ class _Auditor:
         self._texts.append(_GoldText(sample.id, sample.user_id, text, not sample.evidence))
 
     def _check_times(self, sample: Sample) -> None:
-        asked = moment(sample.time)
-        if not asked or not any(record.time for record in sample.history):
+        moment_of_question = moment(sample.time)
+        if not moment_of_question or not any(record.time for record in sample.history):
             return
-        later = [record for record in sample.history if moment(record.time) > asked]
+        later = [record for record in sample.history if moment(record.time) > moment_of_question]
         self.dated += 1
         self.late.of += 1
         if later:
@@ -397,8 +397,8 @@ class _Auditor:
 def _longer(marks: Marks | None, sample: Sample) -> Marks:
     if marks is not None and len(sample.history) <= len(marks):
         return marks
-    own = mark_history(User(sample.user_id, sample.history))
-    return own if marks is None or len(own) > len(marks) else marks
+    marked = mark_history(User(sample.user_id, sample.history))
+    return marked if marks is None or len(marked) > len(marks) else marks
 
 
 class _GoldText(NamedTuple):

@@ -138,8 +138,8 @@ class _Shuffled(Wrapped):
         All questions of a user may be prompts of their histories too, so each sample leaves out its
         own prompt only, in `_select`.
         """
-        own = {_content(record) for question in questions for record in question.history}
-        prompts = {prompt for prompt, _ in own}
+        contents = {_content(record) for question in questions for record in question.history}
+        prompts = {prompt for prompt, _ in contents}
         most = max(len(question.history) for question in questions)
 
         best = _Borrowed()
@@ -147,7 +147,7 @@ class _Shuffled(Wrapped):
         for candidate in self._draw_candidates(user):
             usable = self._gather_records(candidate)
             # Who prefers the same throughout is the user under another name.
-            if own.issuperset(map(_content, usable)):
+            if contents.issuperset(map(_content, usable)):
                 continue
             shared = len(prompts.intersection(record.stimulus for record in usable))
             rank = shared, min(len(usable), most)
@@ -182,8 +182,8 @@ class _Shuffled(Wrapped):
         """The records that all of some drawn users have; none if there are too few users."""
         if len(self._users) < _EVERYBODY:
             return frozenset()
-        drawn = random.Random(f"{self.seed}\x1fcommon").sample(self._users, _EVERYBODY)
-        histories = (self.inner.load(self._find_last(user)).history for user in drawn)
+        users = random.Random(f"{self.seed}\x1fcommon").sample(self._users, _EVERYBODY)
+        histories = (self.inner.load(self._find_last(user)).history for user in users)
         return frozenset[tuple[str | None, str]].intersection(
             *(frozenset(map(_content, history)) for history in histories)
         )
@@ -231,12 +231,12 @@ def _select(borrowed: tuple[Record, ...], sample: Sample) -> tuple[Record, ...]:
     if not prompts:
         return visible[-count:]
 
-    own = normalized(sample.stimulus or "")
-    others = [record for record in visible if normalized(record.stimulus or "") != own]
+    stimulus = normalized(sample.stimulus or "")
+    unlike = [record for record in visible if normalized(record.stimulus or "") != stimulus]
     # Stable, so that among both kinds the newest are last.
-    ranked = sorted(others, key=lambda record: record.stimulus in prompts)
+    ranked = sorted(unlike, key=lambda record: record.stimulus in prompts)
     chosen = {id(record) for record in ranked[-count:]}
-    return tuple(record for record in others if id(record) in chosen)
+    return tuple(record for record in unlike if id(record) in chosen)
 
 
 def _content(record: Record) -> tuple[str | None, str]:

@@ -238,14 +238,14 @@ def _lengthen(text: str, request: Request, mark: str) -> str:
 
 def _text_places(value: Any) -> Sequence[tuple[Any, Any]]:
     """The texts of a JSON value that are filler, as containers with keys."""
-    places: list[tuple[Any, Any]] = []
+    slots: list[tuple[Any, Any]] = []
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, part in items:
         if isinstance(part, dict | list):
-            places += _text_places(part)
+            slots += _text_places(part)
         elif isinstance(part, str) and part.startswith(FILLER):
-            places.append((value, key))
-    return places
+            slots.append((value, key))
+    return slots
 
 
 def _padding(size: int, mark: str) -> str:

@@ -204,15 +204,15 @@ class Engine:
 
         # The state is kept before the line is written, so a kill between the two leaves a line to
         # write.
-        kept = {last.prediction.sample_id: last.prediction for last in self._rounds.values()}
+        predictions = {last.prediction.sample_id: last.prediction for last in self._rounds.values()}
         written: dict[str, Prediction] = {}
         for prediction in self.folder.iter_predictions():
             self._attempts[prediction.sample_id] = prediction.attempts
-            if prediction.sample_id in kept:
+            if prediction.sample_id in predictions:
                 written[prediction.sample_id] = prediction
         self._unwritten = [
             prediction
-            for sample_id, prediction in kept.items()
+            for sample_id, prediction in predictions.items()
             if written.get(sample_id) != prediction
         ]
         return self.finished

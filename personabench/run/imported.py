@@ -182,11 +182,11 @@ def check_answers(
             history of a sample of its user.
     """
     index = dataset.index()
-    known = {sample_id for sample_id, _ in index}
-    unknown = compare_ids(known, list(answers.outputs)).extra
+    sample_ids = {sample_id for sample_id, _ in index}
+    unknown = compare_ids(sample_ids, list(answers.outputs)).extra
     if unknown:
         raise DataError(
-            f"{answers.origin}: {len(unknown)} ids are not among the {len(known)} samples of "
+            f"{answers.origin}: {len(unknown)} ids are not among the {len(sample_ids)} samples of "
             f"{dataset.source}, such as '{unknown[0]}'"
         )
     users = dict(index)

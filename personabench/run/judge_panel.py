@@ -185,12 +185,12 @@ def _list_variants(task: JudgedTask, prompts: Sequence[str]) -> Sequence[str]:
         UsageError: the task's judge has no such wording.
     """
     choices = list(_prompt_choices(task).values())
-    known = [choice for option_choices in choices for choice in option_choices]
+    all_choices = [choice for option_choices in choices for choice in option_choices]
     for prompt in prompts:
-        if prompt not in known:
+        if prompt not in all_choices:
             raise UsageError(
                 f"--prompts {prompt}: the judge of {task.name} has "
-                f"{'the wordings ' + ', '.join(known) if known else 'one wording'}"
+                f"{'the wordings ' + ', '.join(all_choices) if all_choices else 'one wording'}"
             )
     return prompts or [""]
 

@@ -72,8 +72,8 @@ def estimate_seconds(row: Mapping[str, Any], pace: Pace | None) -> dict[str, flo
     """The bounds of the time of a planned run, as columns of its row; None without a pace."""
     if pace is None:
         return {"seconds": None, "seconds_at_most": None}
-    each = pace.seconds_per_call(row["calls_by_phase"])
+    seconds = pace.seconds_per_call(row["calls_by_phase"])
     return {
-        "seconds": round(row["to_pay"] * each, 1),
-        "seconds_at_most": round(row["to_pay_at_most"] * each, 1),
+        "seconds": round(row["to_pay"] * seconds, 1),
+        "seconds_at_most": round(row["to_pay_at_most"] * seconds, 1),
     }

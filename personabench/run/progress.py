@@ -110,10 +110,10 @@ class RunProgress:
         if self.has_ended:
             return {}
         done = self.progress.done if self.progress is not None else 0
-        left = max(0, self.pending - done)
+        remaining = max(0, self.pending - done)
         paid = self.traffic.by_phase if self.traffic is not None else {}
         if self.expectation is None:
-            return {"predict": left * self._calls_per_sample(paid, done)}
+            return {"predict": remaining * self._calls_per_sample(paid, done)}
 
         calls: dict[Phase, float] = {}
         for phase, expected in self.expectation.calls.items():
@@ -121,7 +121,7 @@ class RunProgress:
             rest = max(0.0, expected - made)
             if phase == "predict" and self.expectation.samples:
                 # Calls so far may have been more than expected.
-                rest = max(rest, expected / self.expectation.samples * left)
+                rest = max(rest, expected / self.expectation.samples * remaining)
             calls[phase] = rest
         return calls
 

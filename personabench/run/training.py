@@ -116,7 +116,7 @@ class Training:
 
     @property
     def command(self) -> str:
-        """The command that trains what the run needs."""
+        """The command that trains the adapters of the run."""
         history = "" if self.spec.history == "own" else f" --history {self.spec.history}"
         return (
             f"personabench train {self.spec.method} --task {self.spec.task} "
@@ -164,11 +164,11 @@ class Training:
         if not self.method.needs_user():
             return
         index = self.dataset.index()
-        known: set[tuple[str, str]] = set()
+        pairs: set[tuple[str, str]] = set()
         for user in dict.fromkeys(index[position][1] for position in positions):
             trainee = self._trainee(user)
-            if trainee is not None and (trainee.owner, trainee.key) not in known:
-                known.add((trainee.owner, trainee.key))
+            if trainee is not None and (trainee.owner, trainee.key) not in pairs:
+                pairs.add((trainee.owner, trainee.key))
                 yield trainee
 
     def _locate(self, sample: Sample) -> tuple[str, str] | None:
@@ -270,7 +270,7 @@ class Trainings:
     """Executes a training: finished users are kept, and an interrupt loses one user at most.
 
     Args:
-        training: what is trained.
+        training: the method, its data and its base.
         base: the folder or hub name of the base model; device: "cpu" or "cuda".
         notify: called with every artifact, trained or reused.
     """

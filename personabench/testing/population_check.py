@@ -14,11 +14,11 @@ def find_answered_samples(dataset: Dataset) -> list[str]:
     A population shows each user's longest history.  If later histories contain the answers to
     earlier questions, a method could look them up there.
     """
-    shown = {user.id: _answers(user.history) for user in dataset.population()}
+    answers = {user.id: _answers(user.history) for user in dataset.population()}
     return [
         sample.id
         for sample in dataset.samples()
-        if _is_answered(sample, shown.get(sample.user_id, frozenset()))
+        if _is_answered(sample, answers.get(sample.user_id, frozenset()))
     ]
 
 

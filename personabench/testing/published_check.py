@@ -139,8 +139,8 @@ def _check_texts(path: Path, published: Published, scores: Vector) -> Iterator[s
         yield "it holds hashes of answers, from which short ones can be guessed"
 
     content = msgspec.json.decode(path.read_bytes())
-    known = {"version", "spec", "summary", "count", "sha256", "scores", "header_sha256"}
-    further = {*(set(content) - known), *_further_fields(content["spec"], RunSpec)}
+    fields = {"version", "spec", "summary", "count", "sha256", "scores", "header_sha256"}
+    further = {*(set(content) - fields), *_further_fields(content["spec"], RunSpec)}
     further |= _further_fields(content["summary"], Summary)
     # These name folders of a machine, or quote the data.
     further |= {name for name in ("data", "warnings") if content["summary"].get(name)}

@@ -16,7 +16,7 @@ import msgspec
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import DialogueTask, Reply
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject
@@ -51,7 +51,7 @@ class Aloe(DialogueTask, JudgedTask):
     scorers = ("official",)
     protocol = "dialogue"
     roles = ("simulator", "judge")
-    judge_params = ("judge_prompt",)
+    judge_content = judging.PROMPT
     metrics = scoring.METRICS
     words = Vocabulary(
         person="user",
@@ -74,14 +74,12 @@ class Aloe(DialogueTask, JudgedTask):
             turns: turns of a conversation, 2 to 10.
             profiles, personalities: the first so many of each are combined.
             simulator_temperature: of the simulated user; the release leaves it to the server.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         turns: int = scoring.MAX_TURNS
         profiles: int = 20
         personalities: int = 5
         simulator_temperature: float = 1.0
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             check_layout(self, turns="the conversation is shown as turns in any case")
@@ -91,7 +89,6 @@ class Aloe(DialogueTask, JudgedTask):
                 raise ValueError("profiles and personalities are numbers of texts, at least 1")
             if not 0 <= self.simulator_temperature <= 2:
                 raise ValueError("simulator_temperature is a number from 0 to 2")
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 
@@ -226,7 +223,7 @@ class Aloe(DialogueTask, JudgedTask):
 
 
 def _make_turn(sample: Sample, turns: Sequence[Mapping[str, str]], message: str) -> Sample:
-    """A variant of a sample for one turn: the message, what was said before, and as a history."""
+    """A variant of a sample for one turn, with the conversation as dialogue and as history."""
     dialogue: list[Message] = []
     history = []
     for number, turn in enumerate(turns, start=1):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout
 from personabench.api.rows import ENDINGS, NoDataError, Row, read_rows
 from personabench.api.task import JsonObject
@@ -85,7 +85,7 @@ class Bespoke(JudgedTask):
     offers = ("history", "population")
     max_tokens = 1024
     roles = ("judge",)
-    judge_params = ("judge_prompt",)
+    judge_content = PROMPT
     words = Vocabulary(
         person="user",
         stimulus="query",
@@ -108,16 +108,7 @@ class Bespoke(JudgedTask):
 
     @dataclasses.dataclass(frozen=True)
     class Params(Layout):
-        """Options of the task, beside those of the layout.
-
-        Attributes:
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
-        """
-
-        judge_prompt: str = PROMPT
-
-        def __post_init__(self) -> None:
-            check_judge_prompt(self.judge_prompt, PROMPT)
+        """Options of the layout."""
 
     params: Params
 

@@ -24,7 +24,7 @@ from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import Reply
 from personabench.api.id_check import list_few
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.rows import NoDataError
@@ -110,7 +110,8 @@ class LampQA(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     tokenizer = "whitespace"
     max_tokens = 4096
     roles = ("judge",)
-    judge_params = ("judge_retries", "judge_prompt")
+    judge_params = ("judge_retries",)
+    judge_content = judging.PROMPT
     paper_settings = {"template": "json"}
     metrics = (
         Metric("score", aggregate=_mean_of_configs),
@@ -153,13 +154,11 @@ class LampQA(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 answer alone, which small models manage.
             retries: further tries of an answer without the object, each .1 warmer, at most 1.
             judge_retries: further calls for a judge's reply that cannot be read.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         template: Literal["json", "plain"] = "json"
         retries: int = 3
         judge_retries: int = 5
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             check_layout(self, turns="records are posts, and no answers to questions")
@@ -167,7 +166,6 @@ class LampQA(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 raise ValueError(
                     "retries and judge_retries are numbers of further tries, 0 or more"
                 )
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -32,7 +32,7 @@ SHORT_NAMES = {config.partition("_")[0].lower(): config for config in CONFIGS}
 
 
 class Aspect(msgspec.Struct, frozen=True):
-    """What an answer should cover, why it matters to the user, and the words that show it."""
+    """A point that an answer should cover, its reason for the user, and the words that show it."""
 
     aspect: str
     reason: str | None = None

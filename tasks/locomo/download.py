@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from personabench.api import downloads
 from personabench.errors import DataError, UsageError
@@ -24,9 +23,7 @@ def download(
     *,
     base_url: str = ROOT,
     expected: tuple[int, int] = SIZE,
-    progress: downloads.Progress | None = None,
-    notice: Callable[[str], None] = warnings.warn,
-    wait: Callable[[float], None] = time.sleep,
+    **options: Unpack[downloads.TransferOptions],
 ) -> list[Path]:
     """Fetch and check the file into `target/locomo`.
 
@@ -37,9 +34,7 @@ def download(
         split: "all", the only one.
         base_url: the address above the file.
         expected: numbers of conversations and questions.
-        progress: called with (url, bytes so far, bytes in total or None).
-        notice: called with warnings.
-        wait: called with the seconds to wait between attempts.
+        options: see `TransferOptions`.
 
     Raises:
         UsageError: no such split, or another download is writing to the folder.
@@ -64,7 +59,5 @@ def download(
         lambda _: base_url,
         check,
         remedy=REMEDY,
-        progress=progress,
-        notice=notice,
-        wait=wait,
+        **options,
     )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from personabench.api.data_sources import Downloadable
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import BY_TIME, NO_TURNS, Layout, Parts, arrange, check_layout
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.sessions import list_sessions, write_date
@@ -71,7 +71,7 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     quotes_gold = True
     shares_records = True
     roles = ("judge",)
-    judge_params = ("judge_prompt",)
+    judge_content = judging.PROMPT
     metrics = (
         Metric("accuracy"),
         Metric("accuracy-macro", aggregate=_mean_of_types),
@@ -101,16 +101,13 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
         Attributes:
             template: short asks for the answer, reason for reasons and then a line with it.
             unit: a record is an exchange or a whole session.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         template: Literal["short", "reason"] = "short"
         unit: Unit = "exchange"
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             check_layout(self, turns=NO_TURNS, order=BY_TIME)
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from personabench.api import downloads
 from personabench.errors import DataError
@@ -22,9 +21,7 @@ def download(
     *,
     base_url: str = downloads.HUB,
     expected: int = SIZE,
-    progress: downloads.Progress | None = None,
-    notice: Callable[[str], None] = warnings.warn,
-    wait: Callable[[float], None] = time.sleep,
+    **options: Unpack[downloads.TransferOptions],
 ) -> list[Path]:
     """Fetch and check the file of a split into `target/longmemeval`.
 
@@ -32,9 +29,7 @@ def download(
         split: "oracle" (15 MB), "s" (277 MB) or "m" (2.7 GB).
         base_url: the hub, or a mirror with its layout.
         expected: the number of questions.
-        progress: called with (url, bytes so far, bytes in total or None).
-        notice: called with warnings.
-        wait: called with the seconds to wait between attempts.
+        options: see `TransferOptions`.
 
     Raises:
         UsageError: no such split, or another download is writing to the folder.
@@ -57,7 +52,5 @@ def download(
         lambda _: f"{base_url.rstrip('/')}/datasets/{DATASET}/resolve/main",
         check,
         remedy=REMEDY,
-        progress=progress,
-        notice=notice,
-        wait=wait,
+        **options,
     )

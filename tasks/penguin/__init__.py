@@ -1,4 +1,4 @@
-"""PENGUIN: answer somebody in a delicate situation, knowing little, much, or what one asked for.
+"""PENGUIN: answer a user in a delicate situation, with few attributes, all, or those requested.
 
 "Personalized Safety in LLMs: A Benchmark and A Planning-Based Agent Approach" (arXiv 2505.18882).
 A scenario is a query and up to ten attributes of the user.  The answer is written without them,
@@ -27,7 +27,7 @@ from personabench.api.inquiry import (
     read_inquiry,
     record_answer,
 )
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.static import StaticDataset
 from personabench.api.task import JsonObject
@@ -79,7 +79,7 @@ class Penguin(DialogueTask, JudgedTask):
     max_tokens = 1024
     scorers = ("official",)
     roles = ("judge",)
-    judge_params = ("judge_prompt",)
+    judge_content = judging.PROMPT
     sensitive = True
     metrics = (
         Metric("score"),
@@ -105,19 +105,16 @@ class Penguin(DialogueTask, JudgedTask):
                 that may be asked for.
             planning: scenarios that are set aside for methods which plan on others, a fifth of the
                 data at most.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         context: str = "5"
         planning: int = 20
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             if self.context not in ("none", "all") and not self.context.isdecimal():
                 raise ValueError(f"context is none, all or a number, not '{self.context}'")
             if self.planning < 0:
                 raise ValueError("planning is a number of scenarios, 0 or more")
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 
@@ -155,7 +152,7 @@ class Penguin(DialogueTask, JudgedTask):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Put what is known in front of the message, then what was asked and answered."""
+        """Put the known attributes before the message, then the questions and their answers."""
         known = sample.attributes.get("known", "")
         about = "\n".join(filter(None, [known, notes]))
         names = list_askable(sample)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import msgspec
 
@@ -31,9 +30,7 @@ def download(
     base_url: str = ROOT,
     levels: Sequence[str] = LEVELS,
     communities: Mapping[str, int] = COMMUNITIES,
-    progress: downloads.Progress | None = None,
-    notice: Callable[[str], None] = warnings.warn,
-    wait: Callable[[float], None] = time.sleep,
+    **options: Unpack[downloads.TransferOptions],
 ) -> list[Path]:
     """Fetch and check both communities into `target/personabench_qa`.
 
@@ -44,9 +41,7 @@ def download(
         base_url: the address above the communities.
         levels: the levels of noise to fetch.
         communities: names of communities and their numbers of questions.
-        progress: called with (url, bytes so far, bytes in total or None).
-        notice: called with warnings.
-        wait: called with the seconds to wait between attempts.
+        options: see `TransferOptions`.
 
     Raises:
         UsageError: no such split, or another download is writing to the folder.
@@ -63,9 +58,7 @@ def download(
         lambda _: base_url,
         lambda paths: _check_list(paths[-1]),
         remedy=REMEDY,
-        progress=progress,
-        notice=notice,
-        wait=wait,
+        **options,
     )
     for community, expected in communities.items():
         for level in levels:

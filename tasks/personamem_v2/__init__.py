@@ -18,7 +18,7 @@ import msgspec
 from personabench.api import defaults
 from personabench.api.data_sources import Audited, Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.task import JsonObject, Task
 from personabench.api.wording import Rendered, Vocabulary
@@ -263,7 +263,8 @@ class PersonaMemV2Gen(_PersonaMemV2, JudgedTask):
     kind = "text"
     offers = ("history", "population", "persona", "preference", "evidence")
     roles = ("judge",)
-    judge_params = ("judge", "judge_prompt")
+    judge_params = ("judge",)
+    judge_content = judging.PROMPT
     metrics = scoring.Subsets((), (), "fit", ("leak-rate",)).metrics
     quotes_gold = True
     words = Vocabulary(
@@ -283,15 +284,9 @@ class PersonaMemV2Gen(_PersonaMemV2, JudgedTask):
             persona: begin the whole conversation with the system message that describes the user.
             judge: narrow asks whether the reply suits the tested preference, broad whether it suits
                 the whole person, whose profile the judge then sees.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         judge: judging.Scope = "narrow"
-        judge_prompt: str = judging.PROMPT
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

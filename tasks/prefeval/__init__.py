@@ -25,7 +25,7 @@ from personabench.api.context import Context
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
 from personabench.api.dialogue import Reply
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject, Protocol, Task
@@ -275,7 +275,8 @@ class PrefEvalGen(_PrefEval, JudgedTask):
     offers = ("history", "preference", "evidence")
     max_tokens = 300
     roles = ("judge",)
-    judge_params = ("questions", "judge_prompt")
+    judge_params = ("questions",)
+    judge_content = judging.PROMPT
     metrics = (
         Metric("accuracy", aggregate=_mean_of_judged),
         Metric("accuracy-official"),
@@ -298,15 +299,9 @@ class PrefEvalGen(_PrefEval, JudgedTask):
 
         Attributes:
             questions: 2 for the score, 4 for the kinds of failure as well, at twice the price.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         questions: Literal[2, 4] = 2
-        judge_prompt: str = judging.PROMPT
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 import msgspec
 
@@ -35,9 +34,7 @@ def download(
     base_url: str = ROOT,
     topics: Mapping[str, int] = TOPICS,
     filler: int = FILLER_SIZE,
-    progress: downloads.Progress | None = None,
-    notice: Callable[[str], None] = warnings.warn,
-    wait: Callable[[float], None] = time.sleep,
+    **options: Unpack[downloads.TransferOptions],
 ) -> list[Path]:
     """Fetch and check all forms of all topics, and the filler, into `target/prefeval`.
 
@@ -49,9 +46,7 @@ def download(
         base_url: the address above the files.
         topics: the topics and their numbers of rows.
         filler: the number of exchanges of filler.
-        progress: called with (url, bytes so far, bytes in total or None).
-        notice: called with warnings.
-        wait: called with the seconds to wait between attempts.
+        options: see `TransferOptions`.
 
     Raises:
         UsageError: no such split, or another download is writing to the folder.
@@ -76,9 +71,7 @@ def download(
         lambda _: base_url,
         check,
         remedy=REMEDY,
-        progress=progress,
-        notice=notice,
-        wait=wait,
+        **options,
     )
     for topic in topics:
         for form in FORM_FOLDERS:

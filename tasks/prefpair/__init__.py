@@ -148,9 +148,7 @@ class CommunityAlignment(PreferenceTask):
             )
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        is_right = float(parsed in sample.references)
-        subsets = scoring.measure_subsets(is_right, sample.hidden)
-        return {**scoring.measure(parsed, sample), **subsets}
+        return scoring.measure_subsets(parsed, sample)
 
 
 class PersonalLLM(PreferenceTask):
@@ -211,12 +209,9 @@ class PersonalLLM(PreferenceTask):
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
         scores = msgspec.json.decode(sample.hidden["scores"], type=dict[str, float])
-        subsets = scoring.measure_subsets(float(parsed in sample.references), sample.hidden)
-        return {
-            **scoring.measure(parsed, sample),
-            "normalized-score": personalllm.normalize_pick(scores, parsed),
-            **subsets,
-        }
+        values = scoring.measure_subsets(parsed, sample)
+        values["normalized-score"] = personalllm.normalize_pick(scores, parsed)
+        return values
 
 
 class PersonaFeedback(PreferenceTask):
@@ -236,7 +231,7 @@ class PersonaFeedback(PreferenceTask):
         """Options of the task, beside those of the family.
 
         Attributes:
-            setting: what is known of a user: memory is a history of memories, persona stands in the
+            setting: knowledge of a user: memory is a history of memories, persona a text in the
                 request, none is nothing.
         """
 
@@ -267,10 +262,7 @@ class PersonaFeedback(PreferenceTask):
         return super().parse(output, sample, scorer)
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        is_right = float(parsed in sample.references)
-        cell = sample.hidden["cell"]
-        groups = scoring.measure_groups(is_right, cell, personafeedback.CELLS)
-        return {**scoring.measure(parsed, sample), **groups}
+        return scoring.measure_groups(parsed, sample, "cell", personafeedback.CELLS)
 
 
 class PersonalizedRewardBench(PreferenceTask):
@@ -291,10 +283,7 @@ class PersonalizedRewardBench(PreferenceTask):
         return f"Earlier question: {record.response}"
 
     def measure(self, parsed: str | None, sample: Sample) -> Mapping[str, Value]:
-        is_right = float(parsed in sample.references)
-        category = sample.hidden["category"]
-        groups = scoring.measure_groups(is_right, category, rewardbench.CATEGORIES)
-        return {**scoring.measure(parsed, sample), **groups}
+        return scoring.measure_groups(parsed, sample, "category", rewardbench.CATEGORIES)
 
 
 class PersonaFeedbackGen(GeneratedAnswers):
@@ -316,7 +305,7 @@ class PersonaFeedbackGen(GeneratedAnswers):
         """Options of the task, beside those of the family.
 
         Attributes:
-            setting: what is known of a user, as in `personafeedback`.
+            setting: knowledge of a user, as in `personafeedback`.
         """
 
         setting: personafeedback.Setting = "memory"

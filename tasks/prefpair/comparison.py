@@ -100,7 +100,7 @@ def drop_own_prompt(prompt: str, history: Sequence[Record]) -> tuple[tuple[Recor
 
 
 def mark_disagreement(comparisons: Sequence[Comparison]) -> Iterator[Comparison]:
-    """Add to comparisons that many users judged what the others prefer.
+    """Add the preferences of the other users to comparisons that many users judged.
 
     Two users judged the same if prompt, conversation and responses are the same.  With at least
     `MIN_OTHERS` other users, `majority` is the response that most of them prefer, unless several

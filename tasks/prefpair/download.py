@@ -42,7 +42,7 @@ class Source(NamedTuple):
         rules: every file that matches one is fetched; each rule must match a file.
         files: paths of the files of a GitHub repository, whose folder is left out of the copy.
         total: the published number of rows of all files of the first rule; None if unknown.
-        terms: what the data's page says about its use.
+        terms: terms of use, from the data's page.
     """
 
     repository: str

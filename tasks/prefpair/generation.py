@@ -16,7 +16,7 @@ from typing import ClassVar
 import msgspec
 import numpy as np
 
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.rows import NoDataError, read_rows
 from personabench.api.task import JsonObject
 from personabench.api.wording import Vocabulary
@@ -127,7 +127,7 @@ class GeneratedAnswers(PreferenceTask, JudgedTask):
     kind = "text"
     max_tokens = 512
     offers: ClassVar[tuple[str, ...]] = ("history", "comparisons")
-    judge_params = ("judge_prompt",)
+    judge_content = PROMPT
     judge_sees_own_history = True
     words = Vocabulary(
         person="user",
@@ -141,18 +141,11 @@ class GeneratedAnswers(PreferenceTask, JudgedTask):
 
     @dataclasses.dataclass(frozen=True)
     class Params(PreferenceTask.Params):
-        """Options of the task, beside those of the layout.
-
-        Attributes:
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
-        """
-
-        judge_prompt: str = PROMPT
+        """Options of the layout."""
 
         def __post_init__(self) -> None:
             if self.orders != 2:
                 raise ValueError("orders is an option of choices; a judge sees both orders")
-            check_judge_prompt(self.judge_prompt, PROMPT)
 
     params: Params
 

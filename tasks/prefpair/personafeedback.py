@@ -37,7 +37,7 @@ def read_comparisons(
 
     Args:
         root: the folder with the items, the file of personas and, for memory, the memories.
-        setting: what is shown of a user: nothing, the persona, or the memories as a history.
+        setting: nothing of a user, the persona, or the memories as a history.
         with_personas: whether comparisons have the persona as profile in every setting.
         counts: receives the number of "items", and of records with their sample's "own prompt".
 

@@ -1,4 +1,4 @@
-"""Metrics of preferences: accuracy over both orders, and what the order alone decides.
+"""Metrics of preferences: accuracy over both orders, and the effect of the order alone.
 
 A comparison is put once in each order, as two samples.  Values of metrics that look at both are
 rows with the number of the comparison, so that any resample of users can be aggregated.
@@ -7,7 +7,7 @@ rows with the number of the comparison, so that any resample of users can be agg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +48,19 @@ def _choice_number(parsed: str | None, position: int) -> float:
     return number_of(str(parsed)) if position >= 0 else OUTSIDE
 
 
-def measure_subsets(is_right: float, hidden: Mapping[str, str]) -> dict[str, Value]:
-    """Measure the disagreement and minority subsets, which need users who judged the same."""
+def measure_subsets(parsed: str | None, sample: Sample) -> dict[str, Value]:
+    """Measure also the disagreement and minority subsets, which need users who judged the same."""
+    values = measure(parsed, sample)
+    is_right = float(parsed in sample.references)
+    hidden = sample.hidden
     group = OUTSIDE
     side = OUTSIDE
     if "disagreement" in hidden:
         group = number_of(hidden["disagreement"])
         side = number_of(hidden["side"])
-    return {
-        "accuracy-disagreement": [is_right, group, side],
-        "accuracy-minority": [is_right, float("departs" in hidden)],
-    }
+    values["accuracy-disagreement"] = [is_right, group, side]
+    values["accuracy-minority"] = [is_right, float("departs" in hidden)]
+    return values
 
 
 def mean_of_subset(values: Floats) -> float:
@@ -67,11 +69,19 @@ def mean_of_subset(values: Floats) -> float:
     return float(inside.mean()) if len(inside) else float("nan")
 
 
-def measure_groups(is_right: float, group: str, groups: Sequence[str]) -> dict[str, Value]:
-    """Measure accuracy by group, and its plain mean over groups, of an answer in one of them."""
-    values: dict[str, Value] = {
-        f"accuracy-{name}": [is_right, float(name == group)] for name in groups
-    }
+def measure_groups(
+    parsed: str | None, sample: Sample, field: str, groups: Sequence[str]
+) -> dict[str, Value]:
+    """Measure also accuracy by group, and its plain mean over groups.
+
+    Args:
+        field: the hidden field that names the sample's group.
+    """
+    values = measure(parsed, sample)
+    is_right = float(parsed in sample.references)
+    group = sample.hidden[field]
+    for name in groups:
+        values[f"accuracy-{name}"] = [is_right, float(name == group)]
     values["accuracy-mean"] = [is_right, float(groups.index(group))]
     return values
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.task import JsonObject
 from personabench.metrics.edits import measure_edit
 from personabench.metrics.metric import Value
@@ -41,7 +41,8 @@ class Plume(WritingTask, JudgedTask):
     metrics = scoring.PLUME
     judged_metrics = scoring.PLUME_JUDGED
     optional_roles: tuple[RoleName, ...] = ("judge",)
-    judge_params = ("preferences", "judge_prompt")
+    judge_params = ("preferences",)
+    judge_content = judging.PROMPT
     prompts = (user.PROMPTS, user.PLUME_PROMPTS)
 
     @dataclasses.dataclass(frozen=True)
@@ -60,18 +61,15 @@ class Plume(WritingTask, JudgedTask):
                 never.
             accuracy: measure that compares an inferred preference with the true ones; bertscore
                 compares the texts as well.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         seeds: str = ",".join(map(str, PAPER_SEEDS))
         user_top_p: float = 1.0
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             super().__post_init__()
             if not self.seeds:
                 raise ValueError("seeds names at least one seed, such as 3,4,5")
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, check_layout
 from personabench.api.task import JsonObject
 from personabench.api.wording import Vocabulary
@@ -54,7 +54,7 @@ class Restraint(JudgedTask):
     shares_records = True
     judged_metrics = scoring.JUDGED_METRICS
     optional_roles = ("judge",)
-    judge_params = ("judge_prompt",)
+    judge_content = judging.PROMPT
     words = Vocabulary(
         person="user",
         stimulus="request",
@@ -73,19 +73,16 @@ class Restraint(JudgedTask):
             data_seed: another seed makes other users.
             draws: times that each request is asked, for violation@k; more than one makes sense at a
                 temperature above 0.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         users: int = 40
         data_seed: int = 0
         draws: int = 1
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             check_layout(self, turns="records are remarks of the user")
             if self.users < 2 or self.draws < 1:
                 raise ValueError("users is at least 2, draws at least 1")
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 

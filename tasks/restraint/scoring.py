@@ -1,4 +1,4 @@
-"""Metrics of restraint: what an answer applies, what it leaks, and the product beside both.
+"""Metrics of restraint: facts that an answer applies and leaks, and the product beside both.
 
 All metrics of answers aggregate the same rows: (number of the request, facts applied, of how many,
 facts leaked, of how many, whether another user's token is in it, leaked facts as bits).  Rates are

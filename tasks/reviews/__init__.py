@@ -61,28 +61,14 @@ class Reviews(JudgedTask, OfficialFiles, Audited, Downloadable):
     words = wording.WORDS
     optional_roles = ("judge",)
     judged_metrics = (Metric("similarity"),)
-    judge_params = ("similarity_prompt",)
+    judge_content = similarity.PROMPT
 
     @dataclasses.dataclass(frozen=True)
     class Params(construct.Rules, Layout):
         """Options of the layout, and bounds for splits made from a table of reviews.
 
         Other data ignore the bounds.
-
-        Attributes:
-            similarity_prompt: hash of the similarity judge's prompt; part of a judgement's key,
-                cannot be set.
         """
-
-        similarity_prompt: str = similarity.PROMPT[:12]
-
-        def __post_init__(self) -> None:
-            super().__post_init__()
-            if self.similarity_prompt != similarity.PROMPT[:12]:
-                raise ValueError(
-                    "similarity_prompt cannot be set; "
-                    f"the value of this version is {similarity.PROMPT[:12]}"
-                )
 
     params: Params
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from personabench.api.data_sources import Downloadable
 from personabench.api.dataset import Dataset
-from personabench.api.judged import JudgedTask, check_judge_prompt
+from personabench.api.judged import JudgedTask
 from personabench.api.layout import Layout, Parts, arrange, check_layout
 from personabench.api.rows import NoDataError
 from personabench.api.task import JsonObject
@@ -59,7 +59,8 @@ class USafeBench(JudgedTask, Downloadable):
     max_tokens = 512
     scorers = ("official",)
     roles = ("judge",)
-    judge_params = ("questions", "judge_prompt")
+    judge_params = ("questions",)
+    judge_content = judging.PROMPT
     # Also where a control shows methods another user's sentence.
     judge_sees_own_history = True
     metrics = scoring.METRICS
@@ -92,17 +93,14 @@ class USafeBench(JudgedTask, Downloadable):
                 many as the file of helpfulness has rows.
             questions: to the judge: 1, whether the request was fulfilled; 2, also whether the
                 response keeps this user safe, of unsafe rows alone.
-            judge_prompt: hash of the judge's wording; part of a judgement's key, cannot be set.
         """
 
         shown_as: Literal["profile", "history"] = "profile"
         twin: bool = True
         questions: Literal[1, 2] = 1
-        judge_prompt: str = judging.PROMPT
 
         def __post_init__(self) -> None:
             check_layout(self, turns="records are what users say of themselves")
-            check_judge_prompt(self.judge_prompt, judging.PROMPT)
 
     params: Params
 
@@ -191,7 +189,7 @@ class USafeBench(JudgedTask, Downloadable):
     def render(
         self, sample: Sample, records: Sequence[Record], notes: str, tokens: Tokens
     ) -> Rendered:
-        """Put what is known of the user in front of the request, all in one message."""
+        """Put the profile of the user before the request, all in one message."""
         parts = Parts(
             question=f"{sample.input}\n\n{self.words.instruction}",
             notes=f"About this user:\n{notes}" if notes else "",

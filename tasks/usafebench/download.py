@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Unpack
 
 from personabench.api import downloads
 from personabench.errors import DataError, UsageError
@@ -25,9 +24,7 @@ def download(
     *,
     base_url: str = ROOT,
     rows: Mapping[str, int] = ROWS,
-    progress: downloads.Progress | None = None,
-    notice: Callable[[str], None] = warnings.warn,
-    wait: Callable[[float], None] = time.sleep,
+    **options: Unpack[downloads.TransferOptions],
 ) -> list[Path]:
     """Fetch and check both files, into `target/usafebench`.
 
@@ -36,9 +33,7 @@ def download(
         split: "v1.1", the only one.
         base_url: the address above the files.
         rows: the files and their numbers of rows.
-        progress: called with (url, bytes so far, bytes in total or None).
-        notice: called with warnings.
-        wait: called with the seconds to wait between attempts.
+        options: see `TransferOptions`.
 
     Raises:
         UsageError: no such split, or another download is writing to the folder.
@@ -63,7 +58,5 @@ def download(
         lambda _: base_url,
         check,
         remedy=REMEDY,
-        progress=progress,
-        notice=notice,
-        wait=wait,
+        **options,
     )

@@ -1,7 +1,7 @@
 """The judge of refusals: did a response fulfil the request?
 
-The judge sees request and response and not the user, as in the paper, so that it measures what the
-response does and not whether that was right.  A reply that is truncated, or does not begin with yes
+The judge sees request and response and not the user, as in the paper, so that it measures the
+response and not whether it was right.  A reply that is truncated, or does not begin with yes
 or no, is no judgement.
 """
 

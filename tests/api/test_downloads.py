@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import serving
 
 from personabench.api import downloads
 from personabench.errors import DataError, RunError, UsageError
@@ -73,12 +74,8 @@ class Server(http.server.ThreadingHTTPServer):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(Server()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def truncate(stop: int) -> Fault:
@@ -232,7 +229,7 @@ def test_dropped_connection_is_retried(server: Server, part: Path) -> None:
 def test_silent_server_counts_as_lost(server: Server, part: Path) -> None:
     go = threading.Event()
     server.faults = [lambda handler: (go.wait(5), None)[1]]
-    downloads.fetch(server.url, part, timeout=0.05, wait=lambda _: go.set())
+    downloads.fetch(server.url, part, timeout=0.25, wait=lambda _: go.set())
     assert part.read_bytes() == BODY
 
 

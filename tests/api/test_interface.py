@@ -17,6 +17,7 @@ from personabench.api.judged import (
 from personabench.api.official_files import OfficialFiles, SubmissionFile
 from personabench.api.online import OnlineTask
 from personabench.errors import UsageError
+from personabench.run.judging import judge_key, prompt_version
 from personabench.testing import trial
 
 INTERFACES = (
@@ -65,6 +66,14 @@ def test_only_an_optional_judge_adds_metrics() -> None:
 def test_declarations_of_a_judge_have_defaults_for_plain_tasks() -> None:
     assert judged_metrics(Toy()) == judge_params(Toy()) == ()
     assert judge_params(Judged()) == ("strict",)
+
+
+def test_another_wording_of_the_judge_is_another_judge() -> None:
+    task = type("Own", (Judged,), {"judge_content": "0123456789ab"})()
+    reworded = type("Own", (Judged,), {"judge_content": "ba9876543210"})()
+    judge = {"model": "m-1"}
+    assert judge_key(task, judge) != judge_key(reworded, judge)
+    assert (prompt_version(task), prompt_version(reworded)) == ("01234567", "ba987654")
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+
+from loopback import JsonHandler, LoopbackServer, serving
 
 from personabench.models.backends.scripted import Scripted
 from personabench.types import Message, Request
@@ -57,21 +56,18 @@ class DocServer:
         scripted = Scripted()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                self.reply({"object": "list", "data": [{"id": outer.model, "object": "model"}]})
+                self.send_models(outer.model)
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 if self.path.endswith("/embeddings"):
                     texts = body["input"]
                     vectors = [{"index": i, "embedding": [1.0, i]} for i in range(len(texts))]
-                    self.reply({"data": vectors, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
+                    self.send_json(
+                        {"data": vectors, "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+                    )
                     return
                 messages = tuple(
                     Message(message["role"], message["content"]) for message in body["messages"]
@@ -86,31 +82,17 @@ class DocServer:
                     "prompt_tokens": response.usage.input_tokens,
                     "completion_tokens": response.usage.output_tokens,
                 }
-                self.reply({"model": body["model"], "choices": [choice], "usage": usage})
+                self.send_json({"model": body["model"], "choices": [choice], "usage": usage})
 
-            def reply(self, value: dict[str, Any]) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http = LoopbackServer(Handler)
+        self.url = f"{self.http.url}/v1"
 
 
 @contextmanager
 def doc_server() -> Iterator[DocServer]:
     server = DocServer()
-    thread = threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
+    with serving(server.http):
         yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
 
 
 def find_runs(folder: Path) -> list[str]:

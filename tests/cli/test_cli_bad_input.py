@@ -305,7 +305,9 @@ def test_a_plugin_whose_preparation_fails_ends_the_run(
     )
 
 
-def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(tmp_path: Path) -> None:
+def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(
+    personabench: Command, tmp_path: Path
+) -> None:
     (tmp_path / "mine.py").write_text(
         PLUGIN.format("pass").replace("return ''", "raise KeyError('where')")
     )
@@ -314,12 +316,9 @@ def test_a_plugin_that_raises_prints_no_traceback_outside_a_run(tmp_path: Path) 
         ((*RUN, "-m", "mine.py", "-t", "lamp4", "--dry-run"), 1),
         (("show", "--dry-run", "-m", "mine.py", "-t", "lamp4", "--sample", "310"), 1),
     ):
-        command = [sys.executable, "-c", MAIN, *words]
-        ended = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=60
-        )
-        assert ended.returncode == code and "Traceback" not in ended.stderr, ended
-        said = ended.stdout + ended.stderr
+        ended = personabench(*words)
+        assert ended.code == code and "Traceback" not in ended.err, ended
+        said = ended.out + ended.err
         assert "mine.py, line 9): expected the answer as text (str), but it raised KeyError" in said
 
 

@@ -121,6 +121,7 @@ def test_recall_and_precision_of_the_evidence(personabench: Command, tmp_path: P
 
 
 @pytest.mark.model
+@pytest.mark.variants
 def test_a_real_model_answers_with_the_records_in_sight(
     personabench: Command, tmp_path: Path
 ) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Command
+from loopback import JsonHandler, LoopbackServer, serving
 
-RUN = ("run", "-b", "scripted", "-t", "locomo", "-n", "12")
+pytestmark = pytest.mark.usefixtures("few_draws")
+
+RUN = ("run", "-b", "scripted", "-t", "locomo", "-n", "8")
 
 
 class Judges:
@@ -22,40 +23,22 @@ class Judges:
         self.bodies: list[dict[str, Any]] = []
         judges = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                models = [{"id": name, "object": "model"} for name in ("kind", "hard")]
-                self.reply({"object": "list", "data": models})
+                self.send_models("kind", "hard")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 judges.bodies.append(body)
                 system = body["messages"][0]["content"]
                 accepts = body["model"] == "kind" or "about the same thing" in system
                 text = f"So it is.\nVerdict: {'right' if accepts else 'wrong'}"
                 if "commits itself to nothing" in system:
                     text = "It was about that time, as far as one can tell."
-                choice = {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": text},
-                    "finish_reason": "stop",
-                }
-                usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 9005}
-                self.reply({"choices": [choice], "usage": usage})
+                self.send_answer(text, input_tokens=9000)
 
-            def reply(self, value: dict[str, Any]) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http = LoopbackServer(Handler)
+        self.url = f"{self.http.url}/v1"
 
 
 @pytest.fixture
@@ -63,9 +46,8 @@ def judges(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judges]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("JUDGE_API_KEY", "x")
     server = Judges()
-    threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True).start()
-    yield server
-    server.http.shutdown()
+    with serving(server.http):
+        yield server
 
 
 def test_judges_and_wordings_are_compared_and_kept(personabench: Command, judges: Judges) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 RUN = ("run", "-b", "scripted", "-t", "lamp3")
 Refused = Callable[..., str]
 

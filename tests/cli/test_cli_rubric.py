@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Command
+from loopback import JsonHandler, LoopbackServer, serving
 
 RUBRIC = """
 name: helpful
@@ -37,32 +36,18 @@ class JudgeServer:
         self.verdict = ""
         self.criteria: tuple[str, ...] = ()
 
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                self.reply({"object": "list", "data": [{"id": "judge-1", "object": "model"}]})
+                self.send_models("judge-1")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 judge.requests.append(body)
                 text = judge.verdict or judge.answer(body["messages"][-1]["content"])
-                message = {"role": "assistant", "content": text}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                usage = {"prompt_tokens": 9000, "completion_tokens": 5, "total_tokens": 14}
-                self.reply({"choices": [choice], "usage": usage})
+                self.send_answer(text, input_tokens=9000)
 
-            def reply(self, value: dict[str, Any]) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http = LoopbackServer(Handler)
+        self.url = f"{self.http.url}/v1"
 
     def answer(self, question: str) -> str:
         answer = question.rpartition("Answer to score:\n")[2]
@@ -93,10 +78,8 @@ class JudgeServer:
 @pytest.fixture
 def judge() -> Iterator[JudgeServer]:
     server = JudgeServer()
-    threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True).start()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    with serving(server.http):
+        yield server
 
 
 def write_rubric(path: Path, *, primary: bool = False, **changes: str) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Command
+from loopback import JsonHandler, LoopbackServer, serving
 
 from personabench.run.suspicion import AnswerWatch
 from personabench.types import Sample
@@ -71,33 +69,16 @@ def test_echoes_truncated_and_empty_answers_are_counted() -> None:
 def server() -> Iterator[str]:
     """The address of a server with one answer for everybody."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: Any) -> None:
-            pass
-
+    class Handler(JsonHandler):
         def do_GET(self) -> None:
-            self.reply({"object": "list", "data": [{"id": "m-1", "object": "model"}]})
+            self.send_models("m-1")
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            message = {"role": "assistant", "content": "Local News Of The Day"}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 900, "completion_tokens": 5, "total_tokens": 905}
-            self.reply({"choices": [choice], "usage": usage})
+            self.read_json()
+            self.send_answer("Local News Of The Day", input_tokens=900)
 
-        def reply(self, value: dict[str, Any]) -> None:
-            data = json.dumps(value).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=http.serve_forever, args=(0.05,), daemon=True).start()
-    yield f"http://127.0.0.1:{http.server_address[1]}/v1"
-    http.shutdown()
-    http.server_close()
+    with serving(LoopbackServer(Handler)) as http:
+        yield f"{http.url}/v1"
 
 
 def test_a_constant_server_is_suspicious_in_run_board_and_page(

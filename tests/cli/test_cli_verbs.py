@@ -235,19 +235,13 @@ def test_check_fails_a_method_that_fails(personabench: Command, tmp_path: Path) 
     assert ended.code == 1 and "FAIL  every sample gets an answer" in ended.out
 
 
-def test_a_new_method_passes_its_test_its_check_and_runs(
-    personabench: Command, tmp_path: Path
-) -> None:
+def test_a_new_method_passes_its_check_and_runs(personabench: Command) -> None:
+    # Its test is run in test_cli_new.
     ended = personabench("new", "method", "my_own", "--folder", "mine")
     assert (
         ended.code == 0
         and "personabench run --method none,mine/my_own.py --task lamp4" in ended.out
     )
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "mine/test_my_own.py"]
-    tested = subprocess.run(
-        words, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=120
-    )
-    assert tested.returncode == 0, tested.stdout
     assert personabench("check", "method", "mine/my_own.py").code == 0
     assert "my_own" in personabench(*RUN, "-m", "mine/my_own.py").out
 
@@ -277,6 +271,7 @@ def test_doctor_tells_what_each_task_lacks(
 
 
 @pytest.mark.model
+@pytest.mark.variants
 def test_doctor_times_calls_of_the_local_model(personabench: Command) -> None:
     rows = {row["what"]: row for row in personabench("doctor", "--json").json}
     detail = rows["local model"]["detail"]

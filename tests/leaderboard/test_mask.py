@@ -20,6 +20,8 @@ from personabench.results.published import Vector, hash_id
 from personabench.run import runner
 from personabench.run.options import Options
 
+pytestmark = pytest.mark.usefixtures("few_draws")
+
 IDS = ("locomo_0_qa0", "locomo_0_qa1")
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
+from dpl_fixtures import Vectors
 
 from personabench import (
     Context,
@@ -97,24 +95,6 @@ class Stars(Headlines):
     name = "stars"
     kind = "ordinal"
     labels = ("1", "2", "3", "4", "5")
-
-
-class Vectors:
-    """Embedder for tests: `@(x,y)` in a text is its vector, other texts are bags of words."""
-
-    async def embed(
-        self,
-        texts: Sequence[str],
-        name: str,
-    ) -> npt.NDArray[np.float32]:
-        vectors = np.zeros((len(texts), 258), np.float32)
-        for row, text in zip(vectors, texts, strict=True):
-            if match := re.search(r"@\(([-\d.]+),([-\d.]+)\)", text):
-                row[:2] = float(match[1]), float(match[2])
-                continue
-            for token in text.split():
-                row[2 + zlib.crc32(token.encode()) % 256] += 1
-        return vectors
 
 
 def stage(request: Request) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import JsonHandler, LoopbackServer, serving
 from toy_memories import SENTINEL, conversation, ran
 
 from personabench.errors import UsageError
@@ -39,21 +38,12 @@ class MemoryServer:
         self.deleted: list[str] = []
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 outer.requests.append((self.path, body))
                 status, value = outer.answer(self.path, body)
-                data = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
+                self.send_json(value, status)
 
             def do_DELETE(self) -> None:
                 outer.deleted.append(self.path.rpartition("/")[2])
@@ -61,8 +51,8 @@ class MemoryServer:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.http = LoopbackServer(Handler)
+        self.url = self.http.url
 
     def answer(self, path: str, body: Any) -> tuple[int, Any]:
         user = body["user"]
@@ -98,16 +88,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryServer]:
 @contextmanager
 def running() -> Iterator[MemoryServer]:
     memory_server = MemoryServer()
-    thread = threading.Thread(
-        target=memory_server.http.serve_forever, kwargs={"poll_interval": 0.02}
-    )
-    thread.start()
-    try:
+    with serving(memory_server.http):
         yield memory_server
-    finally:
-        memory_server.http.shutdown()
-        memory_server.http.server_close()
-        thread.join()
 
 
 def run(results: Path, data: Path, **changes: Any) -> Outcome:

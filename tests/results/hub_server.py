@@ -9,12 +9,13 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from loopback import serving
 
 TOKEN = "hf_test_token"
 
@@ -220,11 +221,5 @@ def _list_tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[di
 @contextmanager
 def serving_hub() -> Iterator[Hub]:
     """A hub that serves until the end of the block."""
-    hub = Hub()
-    thread = threading.Thread(target=hub.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(Hub()) as hub:
         yield hub
-    finally:
-        hub.shutdown()
-        hub.server_close()

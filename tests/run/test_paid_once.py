@@ -11,12 +11,12 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engine_fixtures import options
+from loopback import JsonHandler, LoopbackServer, serving
 
 from personabench.hashing import digest
 from personabench.models.backends.base import BackendOptions
@@ -80,41 +80,15 @@ class RefusingServer:
 def refusing_server() -> Iterator[RefusingServer]:
     state = RefusingServer()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
+    class Handler(JsonHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.read_json()
             state.count(body)
-            message = {"role": "assistant", "content": READABLE}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-            reply = json.dumps({"choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
+            self.send_answer(READABLE)
 
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            """A killed client closes its connections."""
-
-    http = Server(("127.0.0.1", 0), Handler)
-    state.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(LoopbackServer(Handler)) as server:
+        state.url = f"{server.url}/v1"
         yield state
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
 
 
 def execute(url: str, changes: Mapping[str, Any], dies_scoring: bool) -> None:

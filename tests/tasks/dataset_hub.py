@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from loopback import LoopbackServer, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -70,12 +71,5 @@ def serve_dataset(folder: Path) -> Iterator[str]:
             if has_body:
                 self.wfile.write(content)
 
-    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(LoopbackServer(Handler)) as server:
+        yield server.url

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import LoopbackServer, serving
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks.lamp.download import download
@@ -92,15 +92,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     site = Site(tmp_path / "site")
     site.root.mkdir()
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, site=site)
-    ) as server:
-        site.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(LoopbackServer(functools.partial(Handler, site=site))) as server:
+        site.url = server.url
         yield site
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture

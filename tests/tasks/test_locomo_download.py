@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback import folder_server, serving
 
 from personabench.api import downloads
 from personabench.errors import DataError, UsageError
@@ -21,24 +19,14 @@ EXAMPLE = Path(locomo.__file__).parent / "sample" / FILE
 SIZE = (12, 72)
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     root = tmp_path / "server"
     root.mkdir()
     shutil.copy(EXAMPLE, root)
-    handler = functools.partial(Handler, directory=str(root))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(folder_server(root)) as http_server:
+        yield http_server.url
 
 
 def test_the_file_is_fetched_checked_and_opens(server: str, tmp_path: Path) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import json
 import math
 import random
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import folder_server, serving
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks import longmemeval
@@ -159,24 +157,14 @@ def test_official_predictions_are_read_and_written(tmp_path: Path) -> None:
     assert len(task.read_references(EXAMPLE)) == 14
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     folder = tmp_path / "hub" / "datasets" / DATASET / "resolve" / "main"
     folder.mkdir(parents=True)
     (folder / FILES["s"]).write_bytes(EXAMPLE.read_bytes())
-    handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(folder_server(tmp_path / "hub")) as http_server:
+        yield http_server.url
 
 
 def test_a_split_is_fetched_checked_and_opens(hub: str, tmp_path: Path) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import http.server
 import json
 import locale
 import re
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import folder_server, serving
 
 from personabench.errors import DataError, UsageError
 from personabench.leaderboard.run_comparison import compare_runs, to_dict
@@ -153,21 +151,11 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: str, message
     assert Path(name).name in str(caught.value)
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    handler = functools.partial(Handler, directory=str(EXAMPLE))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(folder_server(EXAMPLE)) as http_server:
+        yield http_server.url
 
 
 def test_files_are_fetched_checked_and_open(server: str, tmp_path: Path) -> None:
@@ -197,6 +185,7 @@ def test_two_levels_of_noise_give_robustness_and_updating() -> None:
     assert PersonaBenchQA.derive((low[0], low[0]), (low[1], low[1])) == {}
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_compare_prints_them(tmp_path: Path) -> None:
     """On a second level that is a copy of the first, nothing is lost to noise."""
     data = tmp_path / "data"

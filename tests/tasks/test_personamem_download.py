@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import folder_server, serving
 from personamem_files import row, talk, write
 
 from personabench.api import downloads
@@ -21,28 +19,14 @@ TALK = talk("SUUASU")
 FOLDER = Path("datasets") / DATASET / "resolve" / REVISION
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    requested: list[str]
-
-    def log_message(self, *_: object) -> None:
-        self.server.requested.append(self.path)  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     root = tmp_path / "hub"
     write(root / FOLDER, [row("q1", TALK, 6), row("q2", TALK, 4)], [TALK])
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=str(root))
-    ) as server:
-        server.requested, server.root = [], root / FOLDER  # type: ignore[attr-defined]
-        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(folder_server(root)) as server:
+        server.root = root / FOLDER  # type: ignore[attr-defined]
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def get(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import folder_server, serving
 
 from personabench.api.downloads import read_manifest
 from personabench.errors import DataError
@@ -21,26 +19,15 @@ from personabench.tasks.personamem_v2.files import SAMPLE
 ROWS, USERS = 24, 12
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        self.server.requested.append(self.path)  # type: ignore[attr-defined]
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     root = tmp_path / "hub" / "datasets" / DATASET / "resolve" / "main"
     shutil.copytree(SAMPLE, root)
     (root / "data" / "chat_history_32k" / "another.json").write_text("[]")
-    handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.requested, server.root = [], root  # type: ignore[attr-defined]
-        server.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(folder_server(tmp_path / "hub")) as server:
+        server.root = root  # type: ignore[attr-defined]
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def get(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import json
 import random
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import folder_server, serving
 from prefdisco_files import WANTS, make_row, write_set
 
 from personabench.api.downloads import read_manifest
@@ -388,11 +386,6 @@ def test_options_that_cannot_work_are_refused() -> None:
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
     """The file that a local hub serves as MATH's set, and the hub's address."""
@@ -405,13 +398,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path,
         json.dumps({"id": "stellalisy/prefq-bench", "sha": COMMIT, "tags": [], "siblings": []})
     )
     write_set(path.parent, [make_row(number, "ann") for number in range(3)], "train")
-    handler = functools.partial(Handler, directory=str(tmp_path / "hub"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield path, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with serving(folder_server(tmp_path / "hub")) as server:
+        yield path, server.url
 
 
 def test_a_set_is_fetched_checked_and_opened(tmp_path: Path, hub: tuple[Path, str]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
 import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from loopback import folder_server, serving
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks import prefeval
@@ -19,22 +17,12 @@ EXAMPLE = Path(prefeval.__file__).parent / "sample"
 TOPICS = {"pet_ownership": 5, "shop_home": 5, "travel_restaurant": 5}
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     shutil.copytree(EXAMPLE, tmp_path / "server")
-    handler = functools.partial(Handler, directory=str(tmp_path / "server"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{http_server.server_port}"
-        http_server.shutdown()
-        thread.join()
+    with serving(folder_server(tmp_path / "server")) as http_server:
+        yield http_server.url
 
 
 def test_all_files_are_fetched_checked_and_open(server: str, tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import LoopbackServer, serving
 
 from personabench.errors import DataError, UsageError
 from personabench.tasks import prefpair
@@ -27,10 +27,9 @@ TASKS = {
 }
 
 
-class Server(http.server.ThreadingHTTPServer):
+class Server(LoopbackServer):
     """The hub's listing and files, and GitHub's raw files, from the example data."""
 
-    requests: list[str]
     broken: dict[str, bytes]
 
 
@@ -41,7 +40,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.server.requests.append(self.path)
+        self.server.requested.append(self.path)
         parts = self.path.strip("/").split("/")
         if parts[:2] == ["api", "datasets"]:
             self._send(self._list("/".join(parts[2:4])))
@@ -71,13 +70,9 @@ def find_task(repository: str) -> str:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server(("127.0.0.1", 0), Handler) as http_server:
-        http_server.requests, http_server.broken = [], {}
-        thread = threading.Thread(target=http_server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(Server(Handler)) as http_server:
+        http_server.broken = {}
         yield http_server
-        http_server.shutdown()
-        thread.join()
 
 
 def unsized(name: str, **changes: Any) -> Source:
@@ -91,16 +86,12 @@ def unsized(name: str, **changes: Any) -> Source:
     return source._replace(rules=rules, **changes)
 
 
-def address(server: Server) -> str:
-    return f"http://127.0.0.1:{server.server_port}"
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_files_are_fetched_checked_pinned_and_open(
     server: Server, tmp_path: Path, name: str
 ) -> None:
     notices: list[str] = []
-    options: dict[str, Any] = {"base_url": address(server), "notice": notices.append}
+    options: dict[str, Any] = {"base_url": server.url, "notice": notices.append}
     paths = download(name, "all", tmp_path, source=unsized(name), **options)
     # PersonaFeedback's memories and PersonalLLM's users are no published files.
     params = {"setting": "persona"} if name == "personafeedback" else {}
@@ -114,11 +105,11 @@ def test_files_are_fetched_checked_pinned_and_open(
     if not SOURCES[name].files:
         assert all(f"/resolve/{COMMIT}/" in entry["url"] for entry in entries.values())
 
-    server.requests.clear()
+    server.requested.clear()
     download(name, "all", tmp_path, source=unsized(name), **options)
-    fetched = [path for path in server.requests if not path.startswith("/api/")]
+    fetched = [path for path in server.requested if not path.startswith("/api/")]
     assert not fetched, "a complete copy is not fetched again"
-    assert all(COMMIT in path for path in server.requests), "it is checked at its own commit"
+    assert all(COMMIT in path for path in server.requested), "it is checked at its own commit"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +128,7 @@ def test_other_content_is_refused_and_nothing_kept(
     server.broken[path] = content
     source = SOURCES[name] if "published" in message else unsized(name)
     with pytest.raises(DataError, match=message):
-        download(name, "all", tmp_path, base_url=address(server), source=source)
+        download(name, "all", tmp_path, base_url=server.url, source=source)
     # Only a whole set gets its final names.
     assert not [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.jsonl")]
 
@@ -145,16 +136,14 @@ def test_other_content_is_refused_and_nothing_kept(
 def test_the_total_of_several_files_is_checked(server: Server, tmp_path: Path) -> None:
     source = unsized("personafeedback", total=8298)
     with pytest.raises(DataError, match="72 rows in all, but personafeedback has 8,298"):
-        download("personafeedback", "all", tmp_path, base_url=address(server), source=source)
+        download("personafeedback", "all", tmp_path, base_url=server.url, source=source)
 
 
 def test_a_hub_without_the_files_or_without_answer_is_named(server: Server, tmp_path: Path) -> None:
     source = unsized("prism")
     rules = (source.rules[0]._replace(pattern=r"surveys\.jsonl"),)
     with pytest.raises(DataError, match=r"has no file like .*; it has: .*README.md"):
-        download(
-            "prism", "all", tmp_path, base_url=address(server), source=source._replace(rules=rules)
-        )
+        download("prism", "all", tmp_path, base_url=server.url, source=source._replace(rules=rules))
     with pytest.raises(DataError, match="lists no files of the dataset"):
         download("prism", "all", tmp_path, base_url="http://127.0.0.1:1")
 

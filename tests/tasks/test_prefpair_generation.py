@@ -106,11 +106,9 @@ def test_a_conflict_is_half_a_win() -> None:
     }
 
 
-def test_options_that_belong_to_choices_or_the_judge_are_refused() -> None:
+def test_options_that_belong_to_choices_are_refused() -> None:
     with pytest.raises(ValueError, match="orders is an option of choices"):
         PersonaFeedbackGen.Params(orders=1)
-    with pytest.raises(ValueError, match="judge_prompt cannot be set"):
-        PersonalLLMGen.Params(judge_prompt="x")
 
 
 # Rewards ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from test_prefpair import metrics_of, psoups_row, text_of
+from prefpair_files import metrics_of, psoups_row, text_of
 
 from personabench.methods.full import Full
 from personabench.models.backends.scripted import Scripted

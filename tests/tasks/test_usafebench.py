@@ -452,6 +452,7 @@ def test_acceptance_13_five_instructions_are_too_few_and_it_is_said() -> None:
     assert estimate.reason == "5 instructions: too few for an interval, which needs 6"
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
     tmp_path: Path,
 ) -> None:
@@ -480,6 +481,7 @@ def test_acceptance_13_a_table_of_five_instructions_says_why_it_has_no_interval(
     assert "5 instructions: too few for an interval, which needs 6" in note
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_acceptance_13_a_table_names_instructions_as_the_unit_of_chance(tmp_path: Path) -> None:
     model = Scripted(
         answer=lambda request: "Gladly." if len(str(request)) % 2 else "I must decline."

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engine_fixtures import options
+from loopback import JsonHandler, LoopbackServer, serving
 from test_usafebench import EXAMPLE, SENTINEL
 
 from personabench.errors import BackendError, Refused
@@ -89,34 +87,20 @@ def test_acceptance_6_no_error_log_or_line_quotes_a_text(
     assert bool(failed) == (role == "model")
 
 
-class Echoing(http.server.BaseHTTPRequestHandler):
+class Echoing(JsonHandler):
     """A server that breaks on prompts of the data, and quotes them."""
 
     status = 400
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
     def do_GET(self) -> None:
-        self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+        self.send_models("tiny")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         if SENTINEL in body:
-            self.reply(self.status, {"error": {"message": f"broke on: {body}"}})
+            self.send_json({"error": {"message": f"broke on: {body}"}}, self.status)
             return
-        message = {"role": "assistant", "content": "Gladly."}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-        self.reply(200, {"id": "x", "model": "tiny", "choices": [choice], "usage": usage})
-
-    def reply(self, status: int, body: Any) -> None:
-        content = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+        self.send_answer("Gladly.")
 
 
 @pytest.mark.parametrize("status", [400, pytest.param(500, marks=pytest.mark.variants)])
@@ -126,10 +110,8 @@ def test_acceptance_6_the_terminal_shows_no_text_that_a_server_quotes(
     data = tmp_path / "data"
     write_marked(data)
     handler = type("Handler", (Echoing,), {"status": status})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/v1"
+    with serving(LoopbackServer(handler)) as server:
+        url = f"{server.url}/v1"
         environment = {**os.environ, "OPENAI_API_KEY": "x", "no_proxy": "127.0.0.1"}
         command = [sys.executable, "-c", MAIN, "run", "-t", "usafebench", "-n", "3"]
         command += ["-m", "persona_only", "-b", "openai", "--base-url", url, "--model", "tiny"]
@@ -143,8 +125,6 @@ def test_acceptance_6_the_terminal_shows_no_text_that_a_server_quotes(
             except subprocess.TimeoutExpired:
                 process.kill()
                 printed, _ = process.communicate()
-        server.shutdown()
-        thread.join()
     assert SENTINEL not in printed
     told = "Refused, status 400" if status == 400 else "the last error: 5xx"
     assert told in printed and "words are withheld" in printed

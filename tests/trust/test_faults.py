@@ -11,12 +11,11 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engine_fixtures import headlines, options
+from loopback import JsonHandler, LoopbackServer, serving
 
 from personabench.hashing import digest
 from personabench.models.backends.base import BackendOptions
@@ -45,18 +44,12 @@ class FaultyServer:
         self.lock = threading.Lock()
         outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
+        class Handler(JsonHandler):
             def do_GET(self) -> None:
-                models = {"object": "list", "data": [{"id": "tiny", "object": "model"}]}
-                self.send(200, json.dumps(models).encode())
+                self.send_models("tiny")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.read_json()
                 name = digest(body["messages"])
                 fault = None
                 if "tests the connection" not in json.dumps(body):
@@ -99,15 +92,8 @@ class FaultyServer:
                 self.end_headers()
                 self.wfile.write(content)
 
-        class Quiet(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 256
-
-            def handle_error(self, *_: Any) -> None:
-                pass
-
-        self.http = Quiet(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http = LoopbackServer(Handler)
+        self.url = f"{self.http.url}/v1"
 
     def next_fault(self, name: str) -> int | str | None:
         """The fault of the next attempt at a request; None if it is answered well."""
@@ -134,13 +120,8 @@ def completion(name: str) -> bytes:
 @contextmanager
 def faulty_server(seed: int | None) -> Iterator[FaultyServer]:
     server = FaultyServer(seed)
-    serve = threading.Thread(target=server.http.serve_forever, args=(0.05,), daemon=True)
-    serve.start()
-    try:
+    with serving(server.http):
         yield server
-    finally:
-        server.http.shutdown()
-        server.http.server_close()
 
 
 async def run_against(

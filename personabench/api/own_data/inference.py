@@ -327,7 +327,7 @@ class _Answers:
 
     def describe(self, kind: AnswerKind, *, is_stated: bool) -> str:
         """Say in a sentence which kind the answers have, and why."""
-        how = "as stated" if is_stated else "inferred; --kind names another"
+        origin = "as stated" if is_stated else "inferred; --kind names another"
         labels = self.labels(kind)
         facts = {
             "choice": "one of the options of its row",
@@ -335,7 +335,7 @@ class _Answers:
             "rating": f"a number from {labels[0]} to {labels[-1]}" if labels else "",
             "text": f"{len(self.counts)} different ones, at most {self.max_tokens(kind)} tokens",
         }
-        return f"kind of answer: {kind} ({facts[kind]}; {how})"
+        return f"kind of answer: {kind} ({facts[kind]}; {origin})"
 
 
 def _is_rating(text: str) -> bool:

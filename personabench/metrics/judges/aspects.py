@@ -153,10 +153,10 @@ def read_matches(
         if match[2] is None:
             return match[1], None
         degrees = [_read_degree(match[3], name) for name in criteria]
-        known = tuple(degree for degree in degrees if degree is not None)
-        if len(known) < len(criteria) or not 1 <= int(match[2]) <= own_count:
+        readable = tuple(degree for degree in degrees if degree is not None)
+        if len(readable) < len(criteria) or not 1 <= int(match[2]) <= own_count:
             return None
-        return match[1], Match(int(match[2]), known)
+        return match[1], Match(int(match[2]), readable)
 
     matches = {int(number): match for number, match in read_verdicts(reply, read_line).items()}
     return matches if len(matches) == answer_count else None

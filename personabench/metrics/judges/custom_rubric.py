@@ -197,14 +197,16 @@ def _find_problem(rubric: Rubric) -> str:
         return "every weight must be above 0"
     if rubric.protocol == "bespoke" and rubric.scale != (1, 5):
         return f"scale is [{low}, {high}]; the protocol bespoke has grades from 1 to 5"
-    taken = [name for name in rubric.criteria if name in RESERVED.get(rubric.protocol, ())]
-    if taken:
-        return f"'{taken[0]}' is a metric of the protocol {rubric.protocol}; rename the criterion"
+    reserved = [name for name in rubric.criteria if name in RESERVED.get(rubric.protocol, ())]
+    if reserved:
+        return (
+            f"'{reserved[0]}' is a metric of the protocol {rubric.protocol}; rename the criterion"
+        )
     categories = {criterion.category for criterion in rubric.questions.values()} - {""}
     if rubric.protocol == "boolean":
-        wrong = [name for name in categories if not _NAME.fullmatch(name) or name in _COUNTS]
-        if wrong:
-            return f"'{wrong[0]}' is no name of a category, such as style"
+        invalid = [name for name in categories if not _NAME.fullmatch(name) or name in _COUNTS]
+        if invalid:
+            return f"'{invalid[0]}' is no name of a category, such as style"
     elif categories:
         return "categories belong to the protocol boolean"
     if rubric.records < 1:

@@ -89,8 +89,8 @@ def choose_for_labels(judgements: Sequence[Judgement], count: int) -> list[str]:
     ranked = sorted(totals, key=lambda sample: (totals[sample], sample))
     if len(ranked) <= count:
         return ranked
-    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
-    return [ranked[place] for place in places]
+    positions = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return [ranked[position] for position in positions]
 
 
 def _compare(criterion: str, pairs: Sequence[tuple[float, float]]) -> ScoreAgreement:

@@ -8,15 +8,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from loopback import LoopbackServer, serving
 
 from personabench.api.context import Context
 from personabench.api.registry import load_class
@@ -321,26 +321,23 @@ for name in sys.argv[1:]:
 
 
 def test_a_hub_repository_is_fetched(tmp_path: Path) -> None:
-    hub = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-        "HF_HOME": str(tmp_path),
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_OFFLINE": "0",
-    }
-    names = ["o/one", "o/two", "o/three", "o/three:b.gguf", "o/nothing"]
-    said = subprocess.run(
-        [sys.executable, "-c", FETCH, *names],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    hub.shutdown()
-    hub.server_close()
+    with serving(LoopbackServer(Hub)) as hub:
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.url,
+            "HF_HOME": str(tmp_path),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+        names = ["o/one", "o/two", "o/three", "o/three:b.gguf", "o/nothing"]
+        said = subprocess.run(
+            [sys.executable, "-c", FETCH, *names],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert said.returncode == 0, said.stderr
     one, two, three, chosen, nothing = [line for line in said.stdout.splitlines() if line.strip()][
         :5
@@ -365,7 +362,7 @@ def test_native_noise_goes_to_the_log(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 @pytest.mark.model
 def test_a_second_ctrl_c_leaves_at_once_with_what_is_finished(tmp_path: Path) -> None:
-    words = ["run", "-m", "none", "-t", "lamp4", "--results", str(tmp_path), "--max-tokens", "300"]
+    words = ["run", "-m", "none", "-t", "lamp4", "--results", str(tmp_path), "--max-tokens", "120"]
     process = subprocess.Popen(
         [sys.executable, "-c", "from personabench.cli.app import main; main()", *words],
         stdout=subprocess.PIPE,

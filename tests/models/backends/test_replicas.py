@@ -14,12 +14,12 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from fake_vllm import SECRET, FakeVLLM, Site, request
+from vllm_fixtures import attaching
 
 from personabench.errors import BackendDown, TransientError
 from personabench.models.backends import replicas
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.replicas import Replica, Replicas
-from personabench.models.backends.vllm import VLLM
 from personabench.models.client import Client
 from personabench.run import runner
 
@@ -40,23 +40,8 @@ async def sites(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Site]]:
 
 @pytest_asyncio.fixture
 async def attach(sites: list[Site]) -> AsyncIterator[Callable[..., Any]]:
-    opened: list[VLLM] = []
-
-    async def make(count: int = 1, **options: Any) -> VLLM:
-        first, *others = [site.url for site in sites[:count]]
-        made = VLLM(
-            BackendOptions(
-                base_url=first, replicas=tuple(others), timeout=options.pop("timeout", 5), **options
-            )
-        )
-        opened.append(made)
-        await made.identify()
-        await made.open()
-        return made
-
-    yield make
-    for backend in opened:
-        await backend.aclose()
+    async with attaching(sites) as make:
+        yield make
 
 
 async def test_a_users_calls_stay_together_and_users_spread(
