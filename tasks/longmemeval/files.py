@@ -119,9 +119,11 @@ class Questions:
         location = f"{self.path}, question {entry.question_id}"
         if entry.question_type not in TYPES:
             raise DataError(
-                f"{location}: question_type is '{entry.question_type}', "
+                f"{location}: question_type is {entry.question_type!r:.60}, "
                 f"expected one of: {', '.join(TYPES)}"
             )
+        if not (entry.question.strip() and str(entry.answer).strip()):
+            raise DataError(f"{location}: question or answer is empty")
         columns = entry.haystack_session_ids, entry.haystack_dates, entry.haystack_sessions
         lengths = [len(column) for column in columns]
         if len(set(lengths)) != 1:
@@ -194,6 +196,6 @@ def _read_time(value: str, location: str) -> str:
         date = datetime(year, month, day, hour, minute)
     except ValueError as error:
         raise DataError(
-            f"{location}: date is '{value}', expected one such as 2023/05/30 23:40"
+            f"{location}: date is {value!r:.60}, expected one such as 2023/05/30 23:40"
         ) from error
     return date.isoformat(timespec="minutes")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from personabench.errors import DataError, UsageError
@@ -83,6 +84,7 @@ def test_evidence_is_that_of_the_unit() -> None:
             "date is '2023/05/30 (Tue) 25:61', expected one such as",
         ),
         (lambda entries: entries[0].update(haystack_sessions={}), "Expected `array`"),
+        (lambda entries: entries[0].update(answer=" "), "question or answer is empty"),
         (lambda entries: entries[1].update(question_id="q01"), "ids occur twice"),
         (lambda entries: entries.clear(), "holds no questions"),
     ],
@@ -129,10 +131,30 @@ def test_a_judged_run_scores_types_and_abstention() -> None:
     assert metrics["accuracy-abstention"] == 1.0 and metrics["accuracy-temporal-reasoning"] == 0.0
 
 
+def test_a_score_of_a_type_is_over_its_questions() -> None:
+    samples = list(LongMemEval().open("s", None).samples())
+    values: dict[str, list[Any]] = {}
+    for sample in samples:
+        verdict = {"right": True, "reply": "yes"}
+        for name, value in LongMemEval().measure_interaction({}, verdict, sample).items():
+            values.setdefault(name, []).append(value)
+    for metric in LongMemEval.metrics:
+        kind = metric.name.removeprefix("accuracy-")
+        if metric.size is None:
+            continue
+        expected = sum(
+            sample.hidden["type"] == kind
+            or (kind == "abstention" and sample.hidden["abstention"] == "True")
+            for sample in samples
+        )
+        assert metric.size(np.array(values[metric.name])) == expected > 0
+
+
 def test_retrieval_scores_equal_an_independent_computation() -> None:
     draw = random.Random(0)
     for _ in range(200):
-        ranking = draw.sample([f"s{number}" for number in range(12)], draw.randint(1, 12))
+        # An empty ranking, too, and rankings shorter than the cutoffs.
+        ranking = draw.sample([f"s{number}" for number in range(12)], draw.randint(0, 12))
         evidence = draw.sample([f"s{number}" for number in range(14)], draw.randint(1, 4))
         values = retrieval.score_ranking(ranking, evidence)
         for k in (5, 10):
@@ -145,6 +167,17 @@ def test_retrieval_scores_equal_an_independent_computation() -> None:
                 gain += weight * (place < len(top) and top[place] in evidence)
                 ideal += weight * (place < len(evidence))
             assert values[f"ndcg@{k}"] == pytest.approx(gain / ideal)
+
+
+def test_nothing_retrieved_scores_0_and_an_unanswerable_question_has_no_score() -> None:
+    task = LongMemEval()
+    for sample in task.open("s", None).samples():
+        values = task.measure_retrieval(sample, ())
+        is_scored = {name: value for name, value in values.items() if "@" in name}
+        if sample.hidden["abstention"] == "True":
+            assert is_scored == {}
+        else:
+            assert len(is_scored) == 6 and set(is_scored.values()) == {0.0}
 
 
 def test_official_predictions_are_read_and_written(tmp_path: Path) -> None:
