@@ -9,6 +9,7 @@ import math
 import random
 import re
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,29 @@ def test_sessions_come_in_the_order_of_time_and_without_labels(tmp_path: Path) -
     bare = task.open("s", write(tmp_path, strip))
     for marked, unmarked in zip(task.open("s", None).samples(), bare.samples(), strict=True):
         assert marked.history == unmarked.history
+
+
+def test_a_large_file_is_never_held_as_objects(tmp_path: Path) -> None:
+    """Memory grows with one question: many sessions each, and a file of many times the peak."""
+    (first, *_) = json.loads(EXAMPLE.read_text())
+    turns = [{"role": role, "content": "word " * 40} for role in ("user", "assistant")]
+    first |= {
+        "haystack_session_ids": [f"s{number}" for number in range(25)],
+        "haystack_dates": ["2023/05/30 (Tue) 23:40"] * 25,
+        "haystack_sessions": [turns] * 25,
+        "answer_session_ids": [],
+    }
+    path = tmp_path / FILES["m"]
+    path.write_text(json.dumps([{**first, "question_id": f"q{n}"} for n in range(80)]))
+
+    tracemalloc.start()
+    dataset = LongMemEval().open("m", path)
+    records = sum(len(sample.history) for sample in dataset.samples())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert records == 80 * 25
+    # The dataset keeps four samples, for methods that read the same ones.
+    assert peak < path.stat().st_size / 3
 
 
 def test_evidence_is_that_of_the_unit() -> None:
