@@ -20,9 +20,11 @@ import pytest
 
 from personabench.api import registry
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard import BoardOptions, boards
 from personabench.leaderboard.run_comparison import compare_runs, to_dict
 from personabench.metrics import private_qa
-from personabench.results.index import read_run
+from personabench.results.index import read_run, read_runs
+from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.options import Options
 from personabench.tasks import personabench_qa
@@ -400,3 +402,21 @@ def test_compare_prints_them(tmp_path: Path) -> None:
     assert set(to_dict(comparison)["derived"]) == {
         *("noise robustness", "information updating at 0.0", "information updating at 0.5")
     }
+
+
+def test_a_table_of_six_people_says_who_carries_the_interval_and_the_n_of_categories(
+    tmp_path: Path,
+) -> None:
+    methods = ["none", "copy_input"]
+    options = Options(methods, ["personabench_qa"], backend="scripted", users=6, results=tmp_path)
+    asyncio.run(runner.run(options))
+    (board,) = boards(read_runs(tmp_path), options=BoardOptions(results=tmp_path, thorough=True))
+    (note,) = [note for note in board.notes if note.startswith("Only ")]
+    assert note.startswith("Only 6 users carry the intervals and tests")
+    columns = board.rows[0].columns
+    golds = list(PersonaBenchQA().open("all", None).samples())
+    measured = {line.sample_id for line in RunFolder(Path(board.rows[0].folder)).iter_predictions()}
+    for name in ("basic", "preference-easy", "preference-hard", "social"):
+        ids = {sample.id for sample in golds if sample.hidden["category"] == name}
+        assert columns[f"f1-{name}/n"] == len(ids & measured) > 0
+    assert columns["f1/n"] == len(measured)
