@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.types import from_json
 
 T = TypeVar("T")
 FILES: dict[str, str] = {
@@ -102,8 +103,8 @@ class Questions:
             raise DataError(f"{path} is empty") from error
         try:
             # Raw entries are views of the mapped file, so the list takes little memory.
-            self._entries = msgspec.json.decode(text, type=list[msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._entries = from_json(text, list[msgspec.Raw])
+        except msgspec.MsgspecError as error:
             raise DataError(f"{path} is not a JSON list of questions: {error}") from error
 
     def __len__(self) -> int:

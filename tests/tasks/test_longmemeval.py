@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.server
 import json
 import math
@@ -116,6 +117,24 @@ def test_evidence_is_that_of_the_unit() -> None:
 def test_a_broken_file_is_named(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         list(LongMemEval().open("s", write(tmp_path, change)).samples())
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda text: b"\xef\xbb\xbf" + text, "begins with a byte order mark; save it as UTF-8"),
+        (lambda text: text.decode().encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        (gzip.compress, "it is compressed; unpack it with gunzip"),
+        (lambda text: text[:-9], "is not a JSON list of questions"),
+    ],
+)
+def test_a_file_in_another_form_says_what_to_do(tmp_path: Path, convert: Any, message: str) -> None:
+    path = tmp_path / FILES["s"]
+    path.write_bytes(convert(EXAMPLE.read_bytes()))
+    with pytest.raises(DataError, match=message):
+        LongMemEval().open("s", path)
+    path.write_bytes(EXAMPLE.read_bytes().replace(b"\n", b"\r\n"))
+    assert LongMemEval().open("s", path).hash == LongMemEval().open("s", None).hash
 
 
 def test_a_session_that_occurs_twice_has_records_of_its_own(tmp_path: Path) -> None:
