@@ -6,12 +6,16 @@ All are frozen `msgspec.Struct`s: slotted, comparable, and able to round-trip th
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 Phase = Literal["prepare", "profile", "predict", "update", "judge", "simulate"]
 T = TypeVar("T")
@@ -298,7 +302,16 @@ def to_json(value: Any) -> str:
     return msgspec.json.encode(value, order="deterministic").decode()
 
 
-def from_json(text: str | bytes, kind: type[T]) -> T:
+# How files begin that are JSON in another form, and what to do about it.
+_FOREIGN = {
+    codecs.BOM_UTF8: "it begins with a byte order mark; save it as UTF-8 without one",
+    codecs.BOM_UTF16_LE: "it is UTF-16; save it as UTF-8",
+    codecs.BOM_UTF16_BE: "it is UTF-16; save it as UTF-8",
+    b"\x1f\x8b": "it is compressed; unpack it with gunzip",
+}
+
+
+def from_json(text: str | bytes | mmap, kind: type[T]) -> T:
     """Read a value written by `to_json`.
 
     Raises:
@@ -307,6 +320,15 @@ def from_json(text: str | bytes, kind: type[T]) -> T:
     """
     try:
         return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        if isinstance(text, str) or isinstance(error, msgspec.ValidationError):
+            raise
+        with memoryview(text) as view:
+            beginning = bytes(view[:3])
+        for mark, reason in _FOREIGN.items():
+            if beginning.startswith(mark):
+                raise msgspec.DecodeError(reason) from error
+        raise
     # msgspec lets these through; callers handle a single kind of error for a broken file.
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(f"invalid UTF-8 at byte {error.start}: {error.reason}") from error

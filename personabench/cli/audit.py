@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personabench.cli.console import echo, emit
-from personabench.cli.options import Data, Json, Split
+from personabench.cli.options import Assignments, Data, Json, Split
 
 if TYPE_CHECKING:
     from personabench.run.audit import Audit, Defect
@@ -17,6 +17,7 @@ def audit(
     name: Annotated[str, typer.Argument(help="Task name or file.py[:Class].", metavar="TASK")],
     split: Split = None,
     data: Data = None,
+    assignments: Assignments = None,
     json: Json = False,
 ) -> None:
     """Audit a task's data for leaks and duplicates.
@@ -24,15 +25,15 @@ def audit(
     Golds in histories and in the records of other users, records newer than their question,
     repeated questions and records, users who share a history, and options that rules guess.
     """
-    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.api.users import open_split
+    from personabench.cli.check import create_task
     from personabench.run.audit import audit as audit_data
     from personabench.run.audit import to_rows
     from personabench.run.interrupts import ending_command
     from personabench.run.watchdog import watch_opening
 
-    task = create(load_class("task", name))
+    task = create_task(load_class("task", name), assignments or [])
     with ending_command("interrupted"), watch_opening():
         result = audit_data(task, open_split(task, split or task.default_split, data))
     if json:

@@ -47,14 +47,14 @@ def task(
     ],
     split: Split = None,
     data: Data = None,
+    assignments: Assignments = None,
     json: Json = False,
 ) -> None:
     """Check a task's data, wording and metrics."""
-    from personabench.api.guard import create
     from personabench.api.registry import load_class
     from personabench.testing.checks import check_task
 
-    checked = create(load_class("task", name))
+    checked = create_task(load_class("task", name), assignments or [])
     _report(check_task(checked, split or checked.default_split, data), json)
 
 
@@ -139,7 +139,7 @@ def retrieval(
     from personabench.run.watchdog import watch_opening
 
     options = RetrievalOptions(split_names(retrievers), _read_numbers(cutoffs), embedder, limit)
-    checked = _create_task(load_class("task", name), assignments or [])
+    checked = create_task(load_class("task", name), assignments or [])
     if tokenizer is not None:
         from personabench.retrieval.tokenizers import get_tokenizer
 
@@ -154,7 +154,12 @@ def retrieval(
     _print_retrieval(scores, dataset.source, checked.tokenizer)
 
 
-def _create_task(cls: type[Task], assignments: list[str]) -> Task:
+def create_task(cls: type[Task], assignments: list[str]) -> Task:
+    """Create a task with parameters of `--set`.
+
+    Raises:
+        UsageError: there is no such parameter, or it does not take the value.
+    """
     from personabench.api.guard import create
     from personabench.api.params import fill_params, parse_assignments
 

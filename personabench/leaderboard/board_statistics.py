@@ -18,6 +18,7 @@ from personabench.leaderboard.column import (
     check_summary,
     cluster_of,
     count_samples,
+    count_subset,
     without_samples,
 )
 from personabench.leaderboard.estimates import Contrast, Opponent, RowStatistics
@@ -102,6 +103,10 @@ def tabulate(
             members = [statistics[row] for row in group]
             base = baseline_of(entries, baseline)
             _estimate_metric(members, column, base)
+            for row, numbers in zip(group, members, strict=True):
+                size = count_subset(board[row].first, metric, vectors[row][0])
+                if size is not None:
+                    numbers.counted[metric] = size
             if mask is not None:
                 _estimate_audited(members, entries, [vectors[row] for row in group], column, mask)
             if metric == primary:

@@ -355,10 +355,16 @@ def chance_of(run: Run, name: str, scores: Vector) -> float | None:
 
 def count_samples(run: Run, name: str, scores: Vector) -> int:
     """Count the samples that a metric of a run is over."""
-    by_sample = metric_values(scores, name)
+    size = count_subset(run, name, scores)
+    return len(metric_values(scores, name)) if size is None else size
+
+
+def count_subset(run: Run, name: str, scores: Vector) -> int | None:
+    """Count the samples of a metric that is over a part of them; None for one that is over all."""
     metric = _find_metric(run, name, scores)
     if metric is None or metric.size is None:
-        return len(by_sample)
+        return None
+    by_sample = metric_values(scores, name)
     return metric.size(_to_array(by_sample, tuple(by_sample))) if by_sample else 0
 
 

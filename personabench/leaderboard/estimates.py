@@ -16,6 +16,9 @@ ALPHA = 0.05
 # percentile intervals, which cannot leave the range of the users' scores, cover less than claimed.
 MIN_USERS = 6
 
+# Intervals over so few units hold, but a gain has to be large to be seen.
+FEW_USERS = 10
+
 Opponent = Literal["baseline", "shuffled", "trivial"]
 
 
@@ -128,7 +131,8 @@ class RowStatistics:
         same_as_baseline: the share of answers that equal the baseline's, and the number of answers
             of both, if that many is suspicious.
         audited: by metric, without the samples of a mask; empty without one.
-        counted: by metric, the number of samples that it is over, before the mask.
+        counted: by metric, the number of samples that it is over, before the mask; for metrics of
+            a part of the samples, and for all with a mask.
         mask: hash and size of that mask.
         draws: bootstrap resamples behind each number.
         all_pairs: all rows were tested against each other; False in a table that is too large to

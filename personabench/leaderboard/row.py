@@ -185,7 +185,7 @@ class Row:
         columns: dict[str, Any] = {
             f"{metric}/low": estimate.low,
             f"{metric}/high": estimate.high,
-            f"{metric}/n": estimate.n,
+            f"{metric}/n": self.statistics.counted.get(metric, estimate.n),
         }
         columns |= _estimate_columns(f"{metric}/common", self.statistics.aligned.get(metric))
         if metric == self.primary:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from personabench.leaderboard.estimates import ALPHA, MIN_USERS, name_units
+from personabench.leaderboard.estimates import ALPHA, FEW_USERS, MIN_USERS, name_units
 from personabench.leaderboard.row import Row
 
 
@@ -48,6 +48,7 @@ def describe_statistics(
                 *_describe_leaders(rows, headings),
                 *_describe_controls(rows),
                 *_describe_missing_intervals(rows),
+                *_describe_few_users(rows),
                 *_describe_seeds(rows),
             ]
         ),
@@ -169,6 +170,24 @@ def _describe_missing_intervals(rows: Sequence[Row]) -> list[str]:
         rows_named = "" if len(affected) == len(rows) else f" for {', '.join(affected)}"
         notes.append(f"No interval{rows_named}: {reason}.")
     return notes
+
+
+def _describe_few_users(rows: Sequence[Row]) -> list[str]:
+    """Warn of intervals that a handful of users carry, however many samples there are."""
+    estimates = [
+        row.estimate
+        for row in rows
+        if row.estimate is not None
+        and row.estimate.low is not None
+        and row.estimate.users <= FEW_USERS
+    ]
+    if not estimates:
+        return []
+    fewest = min(estimate.users for estimate in estimates)
+    return [
+        f"Only {fewest} {name_units(estimates)} carry the intervals and tests, which therefore "
+        "miss small gains: `personabench compare` prints the smallest one that they would find."
+    ]
 
 
 def _describe_seeds(rows: Sequence[Row]) -> list[str]:

@@ -108,6 +108,8 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
                 self.words, instruction=_REASONED
             )
             self.max_tokens = 512  # type: ignore[misc]
+        # Of the data that was opened last.  A sample does not hold it, as samples are hashed.
+        self._malformed_evidence = 0
 
     def open(self, split: str, data: Path | None) -> Dataset:
         dataset = super().open(split, data)
@@ -118,9 +120,11 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
     def load(self, split: str, data: Path | None) -> Iterator[Sample]:
         if data is None:
             raise NoDataError("the example data of locomo are missing; name a file with --data")
+        self._malformed_evidence = 0
         for conversation in read_conversations(locate(data)):
             history = self._make_history(conversation.sessions)
             for question in conversation.questions:
+                self._malformed_evidence += question.malformed_evidence
                 yield self._make_sample(conversation, question, history)
 
     def _make_history(self, sessions: Sequence[Session]) -> tuple[Record, ...]:
@@ -258,9 +262,17 @@ class LoCoMo(JudgedTask, OfficialFiles, SubmissionFile, Audited, Downloadable):
         return []
 
     def counts(self, dataset: Dataset) -> list[str]:
-        """Count evidence that names no turn of its conversation."""
-        lost = sum(int(sample.hidden["lost"]) for sample in dataset.samples())
-        return [f"{lost} marks of evidence name no turn and are left out"] if lost else []
+        """Count evidence in another form, evidence that names no turn, and questions without."""
+        lost = bare = 0
+        for sample in dataset.samples():
+            lost += int(sample.hidden["lost"])
+            bare += not sample.evidence and sample.hidden["lost"] == "0"
+        counts = (
+            (self._malformed_evidence, 'marks of evidence are in another form than "D1:2"'),
+            (lost, "marks of evidence name no turn and are left out"),
+            (bare, "questions have no mark of evidence"),
+        )
+        return [f"{count} {what}" for count, what in counts if count]
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         # Imported here, since only this command needs it.

@@ -23,6 +23,7 @@ from personabench.types import from_json
 FILE = "locomo10.json"
 _SESSION = re.compile(r"session_(\d{1,9})", re.ASCII)
 _TURN_ID = re.compile(r"D:?(\d+):0*(\d+)")
+_PUBLISHED_TURN_ID = re.compile(r"D\d+:[1-9]\d*")
 _DATE_FORMAT = "%I:%M %p on %d %B, %Y"
 
 
@@ -51,7 +52,9 @@ class Question(NamedTuple):
         answer: the gold; empty for an adversarial question.
         decoy: the wrong answer that an adversarial question offers; empty for others.
         evidence: ids of the turns that hold the answer, those that exist.
-        lost_evidence: the number of texts under `evidence` that name no turn.
+        malformed_evidence: the number of texts under `evidence` that are in another form than
+            "D8:6".
+        lost_evidence: the number of texts or ids under `evidence` that name no turn.
     """
 
     id: str
@@ -60,6 +63,7 @@ class Question(NamedTuple):
     answer: str
     decoy: str
     evidence: tuple[str, ...]
+    malformed_evidence: int
     lost_evidence: int
 
 
@@ -120,12 +124,17 @@ def read_conversations(path: Path) -> Iterator[Conversation]:
     except msgspec.MsgspecError as error:
         raise DataError(f"{path} is not a JSON list of conversations: {error}") from error
 
+    seen_ids: set[str] = set()
     for index, raw in enumerate(entries):
         location = f"{path}, conversation {index}"
         try:
             entry = from_json(raw, _Entry)
         except msgspec.MsgspecError as error:
             raise DataError(f"{location}: {error}") from error
+        # Two conversations of one id would be one user, with one memory for both.
+        if entry.sample_id in seen_ids:
+            raise DataError(f"{location}: sample_id '{entry.sample_id}' occurs twice")
+        seen_ids.add(entry.sample_id)
         yield _make_conversation(index, entry, f"{location} ({entry.sample_id})")
 
 
@@ -186,7 +195,7 @@ def _read_time(value: object, location: str) -> str:
         moment = datetime.strptime(str(value).strip(), _DATE_FORMAT)
     except ValueError as error:
         raise DataError(
-            f"{location} is {value!r}, expected a date such as '9:05 am on 3 March, 2024'"
+            f"{location} is {value!r:.60}, expected a date such as '9:05 am on 3 March, 2024'"
         ) from error
     return moment.isoformat(timespec="minutes")
 
@@ -206,8 +215,16 @@ def _make_question(
         raise DataError(f"{location}, {question_id}: no {field}")
 
     evidence, lost = find_evidence(question.evidence, turn_ids)
+    malformed = [text for text in question.evidence if not _PUBLISHED_TURN_ID.fullmatch(text)]
     return Question(
-        question_id, question.question, question.category, answer, decoy, evidence, lost
+        question_id,
+        question.question,
+        question.category,
+        answer,
+        decoy,
+        evidence,
+        len(malformed),
+        lost,
     )
 
 

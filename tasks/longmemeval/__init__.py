@@ -55,6 +55,10 @@ def _mean_of_type(values: Floats, index: int) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
+def _count_of_type(values: Floats, index: int) -> int:
+    return int((values[:, 0] == index).sum())
+
+
 class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
     """Answer questions about a user's many sessions with an assistant."""
 
@@ -77,7 +81,11 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
         Metric("accuracy-macro", aggregate=_mean_of_types),
         Metric("accuracy-official"),
         *(
-            Metric(f"accuracy-{name}", aggregate=partial(_mean_of_type, index=index))
+            Metric(
+                f"accuracy-{name}",
+                aggregate=partial(_mean_of_type, index=index),
+                size=partial(_count_of_type, index=index),
+            )
             for index, name in enumerate((*TYPES, "abstention"))
         ),
         *retrieval.METRICS,
@@ -153,10 +161,13 @@ class LongMemEval(JudgedTask, OfficialFiles, SubmissionFile, Downloadable):
         return {}
 
     def measure_retrieval(self, sample: Sample, shown: Sequence[str]) -> Mapping[str, Value]:
-        """Score the sessions of the shown records, in order; not for unanswerable questions."""
+        """Score the sessions of the shown records, in order; not for unanswerable questions.
+
+        Nothing shown is nothing retrieved: a memory that stays silent does not leave the mean.
+        """
         values = dict(super().measure_retrieval(sample, shown))
         sessions = msgspec.json.decode(sample.hidden["sessions"], type=list[str])
-        if not (shown and sessions and sample.evidence) or sample.history_owner:
+        if not (sessions and sample.evidence) or sample.history_owner:
             return values
         ranking = [record_id.partition(":")[0] for record_id in shown]
         return {**values, **retrieval.score_ranking(ranking, sessions)}

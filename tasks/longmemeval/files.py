@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 
 from personabench.errors import DataError, UsageError
+from personabench.types import from_json
 
 T = TypeVar("T")
 FILES: dict[str, str] = {
@@ -102,8 +103,8 @@ class Questions:
             raise DataError(f"{path} is empty") from error
         try:
             # Raw entries are views of the mapped file, so the list takes little memory.
-            self._entries = msgspec.json.decode(text, type=list[msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._entries = from_json(text, list[msgspec.Raw])
+        except msgspec.MsgspecError as error:
             raise DataError(f"{path} is not a JSON list of questions: {error}") from error
 
     def __len__(self) -> int:
@@ -119,9 +120,11 @@ class Questions:
         location = f"{self.path}, question {entry.question_id}"
         if entry.question_type not in TYPES:
             raise DataError(
-                f"{location}: question_type is '{entry.question_type}', "
+                f"{location}: question_type is {entry.question_type!r:.60}, "
                 f"expected one of: {', '.join(TYPES)}"
             )
+        if not (entry.question.strip() and str(entry.answer).strip()):
+            raise DataError(f"{location}: question or answer is empty")
         columns = entry.haystack_session_ids, entry.haystack_dates, entry.haystack_sessions
         lengths = [len(column) for column in columns]
         if len(set(lengths)) != 1:
@@ -194,6 +197,6 @@ def _read_time(value: str, location: str) -> str:
         date = datetime(year, month, day, hour, minute)
     except ValueError as error:
         raise DataError(
-            f"{location}: date is '{value}', expected one such as 2023/05/30 23:40"
+            f"{location}: date is {value!r:.60}, expected one such as 2023/05/30 23:40"
         ) from error
     return date.isoformat(timespec="minutes")

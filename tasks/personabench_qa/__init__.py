@@ -8,6 +8,7 @@ nothing else.  Its metrics are those of `personabench.metrics.private_qa`.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from personabench.metrics import private_qa
 from personabench.metrics.metric import Metric, Value
 from personabench.models.tokens import Tokens
 from personabench.tasks.personabench_qa.files import (
+    CATEGORIES,
     Document,
     Person,
     Question,
@@ -38,7 +40,6 @@ from personabench.types import Record, Sample, moment
 
 __all__ = ["PersonaBenchQA"]
 
-CATEGORIES = ("basic", "preference-easy", "preference-hard", "social", "subjective")
 Floats = npt.NDArray[np.float64]
 
 
@@ -53,10 +54,18 @@ def _mean_of_category(values: Floats, index: int) -> float:
     return float(scores.mean()) if len(scores) else float("nan")
 
 
+def _count_of_category(values: Floats, index: int) -> int:
+    return int((values[:, 0] == index).sum())
+
+
 def _mean_of_measured(values: Floats) -> float:
     """Mean over the samples that have a value; rows of `values` are (value, whether it has one)."""
     measured = values[values[:, 1] == 1, 0]
     return float(measured.mean()) if len(measured) else float("nan")
+
+
+def _count_measured(values: Floats) -> int:
+    return int((values[:, 1] == 1).sum())
 
 
 class PersonaBenchQA(Task, Audited, Downloadable):
@@ -77,10 +86,19 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         Metric("recall"),
         Metric("f1-macro", aggregate=_mean_of_categories),
         *(
-            Metric(f"f1-{category}", aggregate=partial(_mean_of_category, index=index))
+            Metric(
+                f"f1-{category}",
+                aggregate=partial(_mean_of_category, index=index),
+                size=partial(_count_of_category, index=index),
+            )
             for index, category in enumerate(CATEGORIES[:-1])
         ),
-        Metric("outdated-recall", higher_is_better=False, aggregate=_mean_of_measured),
+        Metric(
+            "outdated-recall",
+            higher_is_better=False,
+            aggregate=_mean_of_measured,
+            size=_count_measured,
+        ),
         Metric("emptied", higher_is_better=False),
         Metric("retrieval-recall"),
         Metric("retrieval-ndcg"),
@@ -244,6 +262,24 @@ class PersonaBenchQA(Task, Audited, Downloadable):
         """List questions without a gold segment."""
         names = [sample.id for sample in dataset.samples() if not _decode(sample, "segments")]
         return [f"no gold segment: {list_few(names)}"] if names else []
+
+    def counts(self, dataset: Dataset) -> list[str]:
+        """Count questions by category, outdated values, and answers that are no texts."""
+        categories: Counter[str] = Counter()
+        outdated = numbers = objects = 0
+        for sample in dataset.samples():
+            categories[sample.hidden["category"]] += 1
+            outdated += bool(_decode(sample, "outdated"))
+            answer = _decode(sample, "answer")
+            members = answer if isinstance(answer, list) else [answer]
+            numbers += any(isinstance(member, int | float) for member in members)
+            objects += any(isinstance(member, dict) for member in members)
+        by_category = [f"{categories[name]} {name}" for name in CATEGORIES if categories[name]]
+        return [
+            f"questions by category: {', '.join(by_category)}",
+            f"{outdated} questions have an outdated value, {numbers} a number as their answer and "
+            f"{objects} an object",
+        ]
 
     def download(self, split: str, target: Path, **options: Any) -> None:
         # Imported here, since only this command needs it.

@@ -27,6 +27,9 @@ SOURCES = {
 }
 """Sources of documents in the order of the reference, with the names of their files and fields."""
 
+CATEGORIES = ("basic", "preference-easy", "preference-hard", "social", "subjective")
+"""The paper's categories of questions; subjective ones are not scored."""
+
 _MONTHS = {
     **{"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6},
     **{"Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12},
@@ -160,14 +163,18 @@ def read_community(folder: Path, noise: str) -> tuple[list[Person], int]:
             owned = documents.setdefault(owner.name, [])
             owned += _read_documents(owner.data, source, f"{path}, {owner.name}")
 
-    evaluated = _read(folder / "eval_info" / "eval_info_all.json", list[_Evaluated])
+    evaluated_path = folder / "eval_info" / "eval_info_all.json"
+    evaluated = _read(evaluated_path, list[_Evaluated])
     people = [
         Person(
             folder.name,
             person.name,
             # Stable, so that sessions of one minute stay in the order of the reference.
             sorted(documents[person.name], key=lambda document: document.time),
-            [_make_question(question, golds) for question in person.info.qa],
+            [
+                _make_question(question, golds, f"{evaluated_path}, question {question.q_id}")
+                for question in person.info.qa
+            ],
         )
         for person in evaluated
         if documents.get(person.name)
@@ -195,6 +202,10 @@ def _make_document(session: Any, source: str, location: str) -> Document:
         raise DataError(f"{location}: segment_id is no text")
     if not all(isinstance(entry, dict) for entry in session[field]):
         raise DataError(f"{location}: {field} holds something other than objects")
+    if source != "purchase":
+        for number, turn in enumerate(session[field]):
+            if not isinstance(turn.get("role"), str) or not isinstance(turn.get("content"), str):
+                raise DataError(f"{location}, turn {number}: role and content are not both texts")
     return Document(segment, source, read_time(session.get("time"), location), session)
 
 
@@ -213,16 +224,22 @@ def read_time(value: object, location: str) -> str:
         date = datetime(int(year), _MONTHS[month], int(day), hours, int(minute))
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{location}: time is {value!r}, expected one such as 2023/Feb/03/09:05 PM"
+            f"{location}: time is {value!r:.60}, expected one such as 2023/Feb/03/09:05 PM"
         ) from error
     return date.isoformat(timespec="minutes")
 
 
-def _make_question(question: _Question, golds: Mapping[str, Mapping[str, list[str]]]) -> Question:
+def _make_question(
+    question: _Question, golds: Mapping[str, Mapping[str, list[str]]], location: str
+) -> Question:
     outdated = question.outdated_value
     if outdated is None:
         outdated = []
-    return Question(
+    # An empty answer has no words that a reply could share, and null would be the word "none".
+    for value in question.answer if isinstance(question.answer, list) else [question.answer]:
+        if value is None or isinstance(value, bool | list) or value in ("", {}):
+            raise DataError(f"{location}: an answer is {value!r:.60}, expected a text or a number")
+    made = Question(
         question.q_id,
         question.question,
         question.answer,
@@ -232,6 +249,14 @@ def _make_question(question: _Question, golds: Mapping[str, Mapping[str, list[st
         # Sorted, so that the order of the keys in the file means nothing.
         [segments for _, segments in sorted(golds.get(question.q_id, {}).items()) if segments],
     )
+    if question.answer == []:
+        raise DataError(f"{location}: answer is an empty list")
+    if made.category not in CATEGORIES:
+        raise DataError(
+            f"{location}: type and difficulty are {question.type!r:.60} and "
+            f"{question.difficulty!r:.60}, which make none of: {', '.join(CATEGORIES)}"
+        )
+    return made
 
 
 def _describe_purchase(entry: Mapping[str, Any]) -> str:

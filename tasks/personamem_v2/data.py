@@ -162,18 +162,22 @@ def make_records(history: History) -> tuple[Record, ...]:
     return tuple(records)
 
 
-def find_evidence(row: Row, records: Sequence[Record]) -> tuple[str, ...]:
-    """Return the records whose user turn is one of the snippet, but for case and punctuation."""
+def find_evidence(row: Row, records: Sequence[Record]) -> tuple[tuple[str, ...], int]:
+    """Find the records whose user turn is one of the snippet, but for case and punctuation.
+
+    Returns:
+        Their ids, and the number of turns of the snippet that match no record.
+    """
     by_text: dict[str, str] = {}
     for record in records:
         by_text.setdefault(normalized(record.stimulus or ""), record.id)
     names = [by_text.get(normalized(text), "") for text in row.snippet]
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(dict.fromkeys(name for name in names if name)), names.count("")
 
 
 def make_sample(row: Row, sample_id: str, records: tuple[Record, ...], persona: str) -> Sample:
     """Convert a row into a sample; everything about the tested preference is hidden."""
-    evidence = find_evidence(row, records)
+    evidence, unmatched = find_evidence(row, records)
     return Sample(
         sample_id,
         user_id=row.persona,
@@ -190,7 +194,7 @@ def make_sample(row: Row, sample_id: str, records: tuple[Record, ...], persona: 
             "distance": str(row.distance),
             "preference": row.preference,
             "profile": row.profile,
-            "unmatched": str(len(row.snippet) - len(evidence)),
+            "unmatched": str(unmatched),
         },
         evidence=evidence,
     )

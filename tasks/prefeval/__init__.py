@@ -48,7 +48,8 @@ from personabench.types import Message, Record, Sample
 
 __all__ = ["PrefEval", "PrefEvalGen"]
 
-STATEMENT = "preference-0"
+# Records are named by their positions: a name such as "preference" would mark the evidence.
+STATEMENT = "000"
 ACKNOWLEDGMENT_TOKENS = 300
 ACKNOWLEDGMENT = "Thank you for telling me. I will keep it in mind."
 _TAG = re.compile(r"<choice>([^<]*)", re.IGNORECASE)
@@ -123,14 +124,10 @@ class _PrefEval(Task, Downloadable):
     def _make_sample(self, row: Row, filler: Sequence[Exchange]) -> Sample:
         stated = row.exchanges or (Exchange(row.preference, ACKNOWLEDGMENT),)
         history = [
-            Record(f"preference-{number}", stimulus=exchange.user, response=exchange.assistant)
-            for number, exchange in enumerate(stated)
+            Record(f"{number:03d}", stimulus=exchange.user, response=exchange.assistant)
+            for number, exchange in enumerate((*stated, *filler))
         ]
-        evidence = tuple(record.id for record in history)
-        history += [
-            Record(f"filler-{number:03d}", stimulus=exchange.user, response=exchange.assistant)
-            for number, exchange in enumerate(filler)
-        ]
+        evidence = tuple(record.id for record in history[: len(stated)])
         sample = Sample(
             row.id,
             user_id=row.id,
@@ -263,6 +260,10 @@ def _mean_of_judged(values: npt.NDArray[np.float64]) -> float:
     return float(judged.mean()) if len(judged) else float("nan")
 
 
+def _count_judged(values: npt.NDArray[np.float64]) -> int:
+    return int((values[:, 1] == 1).sum())
+
+
 _FAILURES = ("unhelpful", "unaware", "hallucination", "inconsistent")
 
 
@@ -278,11 +279,14 @@ class PrefEvalGen(_PrefEval, JudgedTask):
     judge_params = ("questions",)
     judge_content = judging.PROMPT
     metrics = (
-        Metric("accuracy", aggregate=_mean_of_judged),
+        Metric("accuracy", aggregate=_mean_of_judged, size=_count_judged),
         Metric("accuracy-official"),
         Metric("judge-failed", higher_is_better=False),
-        Metric("acknowledged", aggregate=_mean_of_judged),
-        *(Metric(name, higher_is_better=False, aggregate=_mean_of_judged) for name in _FAILURES),
+        Metric("acknowledged", aggregate=_mean_of_judged, size=_count_judged),
+        *(
+            Metric(name, higher_is_better=False, aggregate=_mean_of_judged, size=_count_judged)
+            for name in _FAILURES
+        ),
     )
     words = Vocabulary(
         person="user",

@@ -8,6 +8,7 @@ question.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -52,6 +53,8 @@ FORM_FOLDERS: Mapping[Form, str] = {
 }
 FILLER = "filtered_inter_turns.json"
 _ROOT = "benchmark_dataset"
+# Python reads numbers of a few thousand digits at most.
+_POSITION = re.compile(r"\d{1,9}", re.ASCII)
 
 
 class Exchange(NamedTuple):
@@ -169,8 +172,11 @@ def read_topic(root: Path, topic: str, form: Form) -> Iterator[Row]:
         if row.question != statement.question:
             raise DataError(f"{location}: the question is another one than in {form_path}")
         texts = tuple(row.classification_task_options)
-        if len(set(texts)) != 4:
-            raise DataError(f"{location}: expected four different options, not {len(set(texts))}")
+        if len(texts) != 4 or len(set(texts)) != 4:
+            raise DataError(
+                f"{location}: expected four different options, not {len(texts)} of which "
+                f"{len(set(texts))} differ"
+            )
         yield Row(
             f"{topic}-{index:03d}",
             topic,
@@ -201,7 +207,7 @@ def _split_choice(conversation: _Choice) -> tuple[Exchange, ...]:
 
 
 def _order_exchanges(conversation: Mapping[str, _Turn], location: str) -> tuple[Exchange, ...]:
-    if not all(key.isdecimal() for key in conversation):
+    if not all(_POSITION.fullmatch(key) for key in conversation):
         raise DataError(f"{location}: the keys of a conversation are numbers, expected 0, 1, ...")
     ordered = sorted(conversation.items(), key=lambda entry: int(entry[0]))
     return tuple(Exchange(turn.user, turn.assistant) for _, turn in ordered)

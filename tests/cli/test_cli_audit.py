@@ -37,6 +37,16 @@ def test_the_audit_prints_counts_and_examples(personabench: Command, tmp_path: P
     assert audited["source"].endswith("dev_questions.json") and audited["leaks"]
 
 
+def test_options_of_the_task_choose_what_is_looked_at(personabench: Command) -> None:
+    plain, rotated = (
+        personabench("audit", "personamem_v2", "--json", *options).json["samples"]
+        for options in ((), ("--set", "task.rotations=4"))
+    )
+    assert rotated == 4 * plain
+    missing = personabench("check", "task", "personabench_qa", "--set", "task.noise=0.7")
+    assert missing.code == 2 and "has no noise 0.7; it has: 0.0" in missing.err
+
+
 def test_a_run_warns_and_readers_show_what_the_audit_found(
     personabench: Command, tmp_path: Path
 ) -> None:

@@ -123,6 +123,8 @@ def test_questions_leave_the_state_and_one_another_as_they_are(tmp_path: Path) -
         outcome, _ = run(tmp_path / name, f"{TOY}Digest", data, concurrency=concurrency)
         lines = lines_of(outcome)
         assert len(lines) == 100
+        # Three sessions are ingested once for all questions.
+        assert outcome.summary.usage["profile"].calls == 3
         answers.append({line.sample_id: line.output for line in lines})
     assert answers[0] == answers[1]
 

@@ -63,7 +63,9 @@ def test_a_file_is_read_with_its_defects(tmp_path: Path) -> None:
     assert conversation.questions[1].lost_evidence == 1
     task = LoCoMo()
     assert task.counts(task.open("all", tmp_path)) == [
-        "1 marks of evidence name no turn and are left out"
+        '2 marks of evidence are in another form than "D1:2"',
+        "1 marks of evidence name no turn and are left out",
+        "1 questions have no mark of evidence",
     ]
 
 
@@ -134,6 +136,47 @@ def test_a_broken_file_is_an_error_with_its_place(
     assert "conversation 0" in str(caught.value)
 
 
+def test_a_conversation_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, entry(), entry())
+    with pytest.raises(DataError, match="conversation 1: sample_id 'pair' occurs twice"):
+        LoCoMo().open("all", tmp_path)
+
+
+def test_a_long_value_is_quoted_in_part(tmp_path: Path) -> None:
+    conversation = {**entry()["conversation"], "session_1_date_time": "9" * 100_000}
+    with pytest.raises(DataError, match="session_1_date_time is '999") as caught:
+        LoCoMo().open("all", write(tmp_path, entry(conversation=conversation)))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "category", "value"),
+    [
+        ("Paris", "paris.", scoring.SINGLE_HOP, 1.0),
+        ("the 7 May, 2023", "7 May 2023", scoring.TEMPORAL, 1.0),
+        ("yes", "yes; because x", scoring.OPEN_DOMAIN, 1.0),
+        # The first part of the gold is an article, which has no words.
+        ("b", "a, b", scoring.MULTI_HOP, 0.5),
+        *(("x", "", category, 0.0) for category in scoring.ANSWERABLE),
+        *(("", "x", category, 0.0) for category in scoring.CATEGORIES),
+        ("It is NOT MENTIONED.", "", scoring.ADVERSARIAL, 1.0),
+        ("No information available", "", scoring.ADVERSARIAL, 1.0),
+        ("Ann", "", scoring.ADVERSARIAL, 0.0),
+    ],
+)
+def test_the_official_rule_case_by_case(
+    answer: str, gold: str, category: int, value: float
+) -> None:
+    assert scoring.score(answer, gold, category) == value
+
+
+def test_a_gold_may_be_a_number(tmp_path: Path) -> None:
+    task = LoCoMo()
+    sample = task.open("all", write(tmp_path, entry())).load(1)
+    assert sample.references == ("1",)
+    assert task.measure("1", sample)["f1"] == [2.0, 1.0]
+
+
 def test_scores_of_the_official_rules() -> None:
     assert scoring.score("The boats", "a boat", scoring.SINGLE_HOP) == 1.0
     assert scoring.score("red boat", "boat", scoring.SINGLE_HOP) == pytest.approx(2 / 3)
@@ -183,9 +226,15 @@ def test_adversarial_options_stand_in_an_order_of_their_own_and_letters_are_read
 
 
 def test_a_request_shows_dates_and_nothing_that_was_not_said(tmp_path: Path) -> None:
-    write(tmp_path, entry(), entry(sample_id="other"))
+    derived = {name: {"D1": "SENTINEL"} for name in ("observation", "session_summary")}
+    write(tmp_path, entry(**derived), entry(sample_id="other"))
     task = LoCoMo()
-    result = trial("full", task, dataset=task.open("all", tmp_path))
+    dataset = task.open("all", tmp_path)
+    for sample in dataset.samples():
+        view = repr(sample.view())
+        assert "SENTINEL" not in view and "category" not in view
+        assert "evidence=()" in view and "references=()" in view
+    result = trial("full", task, dataset=dataset)
     text = "\n".join(m.content for request in result.requests for m in request.messages)
     assert "SENTINEL" not in text
     assert "[Sunday, 3 March 2024, 09:05]\nAnn: I sold the boat." in text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import random
 import re
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from loopback import folder_server, serving
 
@@ -62,6 +65,29 @@ def test_sessions_come_in_the_order_of_time_and_without_labels(tmp_path: Path) -
         assert marked.history == unmarked.history
 
 
+def test_a_large_file_is_never_held_as_objects(tmp_path: Path) -> None:
+    """Memory grows with one question: many sessions each, and a file of many times the peak."""
+    (first, *_) = json.loads(EXAMPLE.read_text())
+    turns = [{"role": role, "content": "word " * 40} for role in ("user", "assistant")]
+    first |= {
+        "haystack_session_ids": [f"s{number}" for number in range(25)],
+        "haystack_dates": ["2023/05/30 (Tue) 23:40"] * 25,
+        "haystack_sessions": [turns] * 25,
+        "answer_session_ids": [],
+    }
+    path = tmp_path / FILES["m"]
+    path.write_text(json.dumps([{**first, "question_id": f"q{n}"} for n in range(80)]))
+
+    tracemalloc.start()
+    dataset = LongMemEval().open("m", path)
+    records = sum(len(sample.history) for sample in dataset.samples())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert records == 80 * 25
+    # The dataset keeps four samples, for methods that read the same ones.
+    assert peak < path.stat().st_size / 3
+
+
 def test_evidence_is_that_of_the_unit() -> None:
     exchanges = LongMemEval().open("s", None)
     sessions = LongMemEval(LongMemEval.Params(unit="session")).open("s", None)
@@ -81,6 +107,7 @@ def test_evidence_is_that_of_the_unit() -> None:
             "date is '2023/05/30 (Tue) 25:61', expected one such as",
         ),
         (lambda entries: entries[0].update(haystack_sessions={}), "Expected `array`"),
+        (lambda entries: entries[0].update(answer=" "), "question or answer is empty"),
         (lambda entries: entries[1].update(question_id="q01"), "ids occur twice"),
         (lambda entries: entries.clear(), "holds no questions"),
     ],
@@ -88,6 +115,24 @@ def test_evidence_is_that_of_the_unit() -> None:
 def test_a_broken_file_is_named(tmp_path: Path, change: Any, message: str) -> None:
     with pytest.raises(DataError, match=re.escape(message)):
         list(LongMemEval().open("s", write(tmp_path, change)).samples())
+
+
+@pytest.mark.parametrize(
+    ("convert", "message"),
+    [
+        (lambda text: b"\xef\xbb\xbf" + text, "begins with a byte order mark; save it as UTF-8"),
+        (lambda text: text.decode().encode("utf-16"), "it is UTF-16; save it as UTF-8"),
+        (gzip.compress, "it is compressed; unpack it with gunzip"),
+        (lambda text: text[:-9], "is not a JSON list of questions"),
+    ],
+)
+def test_a_file_in_another_form_says_what_to_do(tmp_path: Path, convert: Any, message: str) -> None:
+    path = tmp_path / FILES["s"]
+    path.write_bytes(convert(EXAMPLE.read_bytes()))
+    with pytest.raises(DataError, match=message):
+        LongMemEval().open("s", path)
+    path.write_bytes(EXAMPLE.read_bytes().replace(b"\n", b"\r\n"))
+    assert LongMemEval().open("s", path).hash == LongMemEval().open("s", None).hash
 
 
 def test_a_session_that_occurs_twice_has_records_of_its_own(tmp_path: Path) -> None:
@@ -127,10 +172,30 @@ def test_a_judged_run_scores_types_and_abstention() -> None:
     assert metrics["accuracy-abstention"] == 1.0 and metrics["accuracy-temporal-reasoning"] == 0.0
 
 
+def test_a_score_of_a_type_is_over_its_questions() -> None:
+    samples = list(LongMemEval().open("s", None).samples())
+    values: dict[str, list[Any]] = {}
+    for sample in samples:
+        verdict = {"right": True, "reply": "yes"}
+        for name, value in LongMemEval().measure_interaction({}, verdict, sample).items():
+            values.setdefault(name, []).append(value)
+    for metric in LongMemEval.metrics:
+        kind = metric.name.removeprefix("accuracy-")
+        if metric.size is None:
+            continue
+        expected = sum(
+            sample.hidden["type"] == kind
+            or (kind == "abstention" and sample.hidden["abstention"] == "True")
+            for sample in samples
+        )
+        assert metric.size(np.array(values[metric.name])) == expected > 0
+
+
 def test_retrieval_scores_equal_an_independent_computation() -> None:
     draw = random.Random(0)
     for _ in range(200):
-        ranking = draw.sample([f"s{number}" for number in range(12)], draw.randint(1, 12))
+        # An empty ranking, too, and rankings shorter than the cutoffs.
+        ranking = draw.sample([f"s{number}" for number in range(12)], draw.randint(0, 12))
         evidence = draw.sample([f"s{number}" for number in range(14)], draw.randint(1, 4))
         values = retrieval.score_ranking(ranking, evidence)
         for k in (5, 10):
@@ -143,6 +208,17 @@ def test_retrieval_scores_equal_an_independent_computation() -> None:
                 gain += weight * (place < len(top) and top[place] in evidence)
                 ideal += weight * (place < len(evidence))
             assert values[f"ndcg@{k}"] == pytest.approx(gain / ideal)
+
+
+def test_nothing_retrieved_scores_0_and_an_unanswerable_question_has_no_score() -> None:
+    task = LongMemEval()
+    for sample in task.open("s", None).samples():
+        values = task.measure_retrieval(sample, ())
+        is_scored = {name: value for name, value in values.items() if "@" in name}
+        if sample.hidden["abstention"] == "True":
+            assert is_scored == {}
+        else:
+            assert len(is_scored) == 6 and set(is_scored.values()) == {0.0}
 
 
 def test_official_predictions_are_read_and_written(tmp_path: Path) -> None:

@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import locale
+import random
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from loopback import folder_server, serving
 
+from personabench.api import registry
 from personabench.errors import DataError, UsageError
+from personabench.leaderboard import BoardOptions, boards
 from personabench.leaderboard.run_comparison import compare_runs, to_dict
 from personabench.metrics import private_qa
-from personabench.results.index import read_run
+from personabench.results.index import read_run, read_runs
+from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.options import Options
 from personabench.tasks import personabench_qa
 from personabench.tasks.personabench_qa import PersonaBenchQA
 from personabench.tasks.personabench_qa.download import download
 from personabench.tasks.personabench_qa.files import read_time
-from personabench.testing import trial
+from personabench.testing import check_task, trial
 
 EXAMPLE = Path(personabench_qa.__file__).parent / "sample"
 
@@ -35,6 +40,46 @@ def test_the_example_has_people_with_documents_and_a_warning_about_others() -> N
     assert dataset.warnings == ("people without documents, who are left out: 1",)
     subjective = PersonaBenchQA(PersonaBenchQA.Params(subjective=True)).open("all", None)
     assert len(subjective.index()) == 84
+
+
+def test_an_audit_counts_categories_outdated_values_and_answers_that_are_no_texts() -> None:
+    task = PersonaBenchQA()
+    dataset = task.open("all", None)
+    path = EXAMPLE / "community_0" / "eval_info" / "eval_info_all.json"
+    named = {user.partition("/")[2] for _, user in dataset.index()}
+    questions = [
+        question
+        for person in json.loads(path.read_text())
+        if person["Name"] in named
+        for question in person["Eval_Info"]["qa"]
+        if question["type"] != "Subjective"
+    ]
+    kinds = [
+        {type(m) for m in (q["answer"] if isinstance(q["answer"], list) else [q["answer"]])}
+        for q in questions
+    ]
+    categories, values = task.counts(dataset)
+    basic = sum(q["type"] == "Basic information" for q in questions)
+    assert categories.startswith(f"questions by category: {basic} basic, ")
+    assert values == (
+        f"{sum(bool(q['outdated_value']) for q in questions)} questions have an outdated value, "
+        f"{sum(int in kind for kind in kinds)} a number as their answer and "
+        f"{sum(dict in kind for kind in kinds)} an object"
+    )
+
+
+def test_a_score_of_a_category_is_over_its_questions() -> None:
+    task = PersonaBenchQA()
+    samples = list(task.open("all", None).samples())
+    rows = [task.measure("x", sample) for sample in samples]
+    sizes = {
+        metric.name: metric.size(np.array([row[metric.name] for row in rows]))
+        for metric in task.metrics
+        if metric.size is not None
+    }
+    outdated = sum(sample.hidden["outdated"] != "[]" for sample in samples)
+    assert sizes.pop("outdated-recall") == outdated > 0
+    assert min(sizes.values()) > 0 and sum(sizes.values()) == len(samples)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +133,53 @@ def test_every_gold_as_words_has_f1_1() -> None:
         ([{"dog": "Rex"}], "dog Rex", 1.0, 1.0),
         (39, "39", 1.0, 1.0),
         (["A b", "c"], "C, a b", 1.0, 1.0),
+        ("Jazz", "!!!", 0.0, 0.0),
     ],
 )
 def test_answers_of_every_type(gold: Any, answer: str, precision: float, recall: float) -> None:
     score = private_qa.score_overlap(answer, gold)
     assert (score.precision, score.recall) == (precision, recall)
+    assert score.emptied == (answer == "!!!")
+    total = precision + recall
+    assert score.f1 == pytest.approx(2 * precision * recall / total if total else 0.0)
+
+
+def test_an_outdated_value_among_others_is_repeated_whole() -> None:
+    assert private_qa.outdated_recall("rock and jazz", ["Jazz"]) == 1.0
+
+
+def test_word_sets_equal_an_independent_computation() -> None:
+    """On 500 pairs of a gold of every type and the words of some golds."""
+    draw = random.Random(0)
+    samples = PersonaBenchQA().open("all", None).samples()
+    golds = ["Green Tea", *(json.loads(sample.hidden["answer"]) for sample in samples)]
+    kinds = {type(gold) for gold in golds}
+    assert kinds == {str, int, list} and any(
+        isinstance(member, dict) for gold in golds if isinstance(gold, list) for member in gold
+    )
+    pool = [word for gold in golds for word in str(gold).split()]
+    for _ in range(500):
+        gold = draw.choice(golds)
+        answer = " ".join([*draw.choices(pool, k=draw.randint(0, 5)), *str(gold).split()[:2]])
+        score = private_qa.score_overlap(answer, gold)
+        assert (score.precision, score.recall, score.f1) == pytest.approx(
+            _independent_scores(answer, gold)
+        )
+
+
+def _independent_scores(answer: str, gold: Any) -> tuple[float, float, float]:
+    def split(text: str) -> list[str]:
+        kept = [c for c in text.lower() if c.isspace() or (c.isascii() and c.isalnum())]
+        return sorted(set("".join(kept).split()))
+
+    # Members as Python writes them: an object with its key and its value.
+    members = [str(member) for member in gold] if isinstance(gold, list) else [str(gold)]
+    wanted, given = split(" ".join(members)), split(answer)
+    shared = len([word for word in given if word in wanted])
+    if not shared:
+        return 0.0, 0.0, 0.0
+    precision, recall = shared / len(given), shared / len(wanted)
+    return precision, recall, 2 * precision * recall / (precision + recall)
 
 
 def test_retrieval_is_scored_by_the_best_choice_of_segments() -> None:
@@ -109,21 +196,106 @@ def test_retrieval_is_scored_by_the_best_choice_of_segments() -> None:
     assert values == {"evidence-recall": 0.0, "records-shown": 0.0}
 
 
-def test_nothing_hidden_reaches_a_request_and_the_owner_is_named_once(tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLE, tmp_path / "data")
-    folder = tmp_path / "data" / "community_0" / "eval_info"
-    for path in folder.glob("*.json"):
-        text = re.sub(
-            r'"(answer|outdated_value)": ("[^"]*")', r'"\1": "SENTINEL"', path.read_text()
-        )
-        path.write_text(text)
-    for owner, count in (("named", 1), ("unnamed", 0)):
-        task = PersonaBenchQA(PersonaBenchQA.Params(owner=owner))  # type: ignore[arg-type]
-        result = trial("none", task, dataset=task.open("all", tmp_path / "data"), limit=6)
+@pytest.mark.parametrize(("owner", "count"), [("named", 1), ("unnamed", 0)])
+def test_nothing_hidden_reaches_a_request_and_the_owner_is_named_once(
+    tmp_path: Path, owner: Any, count: int
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(EXAMPLE, data)
+    for path in data.glob("community_*/eval_info/*.json"):
+        plant(path, ("answer", "outdated_value"))
+    (data / "community_0" / "graph_json").mkdir(exist_ok=True)
+    (data / "community_0" / "graph_json" / "social_graph.json").write_text('["SENTINEL"]')
+    # Gold segments are documents, which have ids of digits alone.
+    for path in data.rglob("*.json"):
+        path.write_text(re.sub(r'"(\d{12})"', r'"SENTINEL\1"', path.read_text()))
+
+    task = PersonaBenchQA(PersonaBenchQA.Params(owner=owner))
+    dataset = task.open("all", data)
+    samples = list(dataset.samples())
+    assert all(mark.startswith("SENTINEL") for sample in samples for mark in sample.evidence)
+    names = {sample.attributes["name"] for sample in samples}
+    questions = {sample.input for sample in samples}
+    chunks = {record.response for sample in samples for record in sample.history}
+    for method in ("none", "rag", "recency", "full", "summary"):
+        result = trial(method, task, dataset=dataset, limit=6)
         for request in result.requests:
             text = "\n".join(message.content for message in request.messages)
             assert "SENTINEL" not in text
-            assert text.count("asks about their own life") == count
+            if method == "summary" or "Question: " not in text:
+                continue
+            for part in chunks | questions:
+                text = text.replace(part, "")
+            assert sum(text.count(name) for name in names) == count
+
+
+def plant(path: Path, fields: tuple[str, ...]) -> None:
+    """Replace what hidden fields hold, of whatever type, by a sentinel."""
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, list):
+            return [replace(member) for member in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: "SENTINEL" if key in fields and part else replace(part)
+            for key, part in value.items()
+        }
+
+    path.write_text(json.dumps(replace(json.loads(path.read_text()))))
+
+
+def test_the_oracle_shows_each_gold_segment_once_and_counts_those_that_are_missing(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(EXAMPLE, data)
+    path = data / "community_0" / "eval_info" / "qa_gt_context_all_noise_0.0.json"
+    golds = json.loads(path.read_text())
+    missing = golds[0]["q_id"]
+    for alternatives in golds[0]["segment_id"].values():
+        alternatives.append("999999999999")
+    path.write_text(json.dumps(golds))
+    task = PersonaBenchQA()
+    result = trial("evidence", task, dataset=task.open("all", data))
+    assert registry.load_class("method", "evidence").privileged
+    flagged = [line.sample_id for line in result.predictions if "evidence_missing" in line.flags]
+    assert flagged == [f"community_0-{missing}"]
+    for line in result.predictions:
+        assert line.shown and len(set(line.shown)) == len(line.shown)
+
+
+def test_a_question_without_gold_segments_fails_the_check_by_its_id(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(EXAMPLE, data)
+    path = data / "community_0" / "eval_info" / "qa_gt_context_all_noise_0.0.json"
+    golds = json.loads(path.read_text())
+    path.write_text(json.dumps(golds[1:]))
+    failed = [f for f in check_task(PersonaBenchQA(), "all", data) if f.holds is False]
+    assert any(f"community_0-{golds[0]['q_id']}" in f"{f.what} {f.detail}" for f in failed)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answer": None}, "question 7: an answer is None, expected a text or a number"),
+        ({"answer": [True]}, "question 7: an answer is True"),
+        ({"answer": []}, "question 7: answer is an empty list"),
+        ({"type": "Riddle"}, "type and difficulty are 'Riddle' and 'easy'"),
+        ({"type": "Preference", "difficulty": "odd"}, "are 'Preference' and 'odd'"),
+    ],
+)
+def test_a_question_that_cannot_be_scored_is_named(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "data")
+    question = {"q_id": "7", "question": "Who?", "answer": "x", "type": "Social"}
+    question |= {"difficulty": "easy", **change}
+    people = [{"Name": "Alma Reyes", "Eval_Info": {"qa": [question]}}]
+    path = tmp_path / "data" / "community_0" / "eval_info" / "eval_info_all.json"
+    path.write_text(json.dumps(people))
+    with pytest.raises(DataError, match=re.escape(message)):
+        PersonaBenchQA().open("all", tmp_path / "data")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +311,12 @@ def test_nothing_hidden_reaches_a_request_and_the_owner_is_named_once(tmp_path: 
             "private_data/noise_0.0/conversation_data_all.json",
             '[{"Name": "Alma Reyes", "Data": [{"Conversations": [{"conversation": []}]}]}]',
             "segment_id is no text",
+        ),
+        (
+            "private_data/noise_0.0/conversation_data_all.json",
+            '[{"Name": "Alma Reyes", "Data": [{"Conversations": [{"segment_id": "1", '
+            '"conversation": [{"role": "Alma", "content": null}]}]}]}]',
+            "segment 1, turn 0: role and content are not both texts",
         ),
         ("eval_info/eval_info_all.json", "[1]", "not a file of"),
     ],
@@ -213,3 +391,21 @@ def test_compare_prints_them(tmp_path: Path) -> None:
     assert set(to_dict(comparison)["derived"]) == {
         *("noise robustness", "information updating at 0.0", "information updating at 0.5")
     }
+
+
+def test_a_table_of_six_people_says_who_carries_the_interval_and_the_n_of_categories(
+    tmp_path: Path,
+) -> None:
+    methods = ["none", "copy_input"]
+    options = Options(methods, ["personabench_qa"], backend="scripted", users=6, results=tmp_path)
+    asyncio.run(runner.run(options))
+    (board,) = boards(read_runs(tmp_path), options=BoardOptions(results=tmp_path, thorough=True))
+    (note,) = [note for note in board.notes if note.startswith("Only ")]
+    assert note.startswith("Only 6 users carry the intervals and tests")
+    columns = board.rows[0].columns
+    golds = list(PersonaBenchQA().open("all", None).samples())
+    measured = {line.sample_id for line in RunFolder(Path(board.rows[0].folder)).iter_predictions()}
+    for name in ("basic", "preference-easy", "preference-hard", "social"):
+        ids = {sample.id for sample in golds if sample.hidden["category"] == name}
+        assert columns[f"f1-{name}/n"] == len(ids & measured) > 0
+    assert columns["f1/n"] == len(measured)

@@ -91,6 +91,18 @@ def test_unmatched_evidence_is_counted() -> None:
     assert len(sketch.evidence) == 1
 
 
+def test_a_turn_that_a_snippet_repeats_is_matched_each_time(tmp_path: Path) -> None:
+    def repeat(rows: list[Cells]) -> None:
+        for row in rows:
+            snippet = json.loads(row["related_conversation_snippet"])
+            row["related_conversation_snippet"] = json.dumps(snippet * 2)
+
+    task = PersonaMemV2()
+    before = task.counts(task.open("32k", None))[0]
+    after = task.counts(task.open("32k", copy(tmp_path, repeat)))[0]
+    assert after == before.replace("2 turns", "4 turns", 1)
+
+
 def test_ids_are_places_among_the_rows_of_a_persona() -> None:
     dataset = open_example()
     assert dataset.index()[:2] == [("101-0", "101"), ("101-1", "101")]
@@ -213,6 +225,8 @@ def test_the_two_lengths_are_never_one_set() -> None:
 # What methods see
 
 HIDDEN = ("preference", "prev_pref", "pref_type", "who", "expanded_persona", "short_persona")
+# Rules about these values decide what a row is, so that only every second row has a canary.
+DECIDING = ("pref_type", "who")
 
 
 def test_nothing_about_the_preference_reaches_a_method(tmp_path: Path) -> None:
@@ -221,14 +235,21 @@ def test_nothing_about_the_preference_reaches_a_method(tmp_path: Path) -> None:
     def plant(rows: list[Cells]) -> None:
         for number, row in enumerate(rows):
             for column in HIDDEN:
-                if column != "who" and not (column == "pref_type" and number % 2):
+                if column not in DECIDING or number % 2:
                     row[column] = f"canary{column.replace('_', '')}{number}"
+            snippet = json.loads(row["related_conversation_snippet"] or "[]")
+            if isinstance(snippet, list):
+                snippet.append({"role": "user", "content": f"canaryevidence{number}"})
+                row["related_conversation_snippet"] = json.dumps(snippet)
             row["distance_from_related_snippet_to_query_32k"] = f"987654{number}"
 
     root = copy(tmp_path, plant)
-    for method in ("none", "rag", "full", "summary", "persona_only"):
-        task = PersonaMemV2()
-        result = trial(method, task, dataset=task.open("32k", root))
+    task = PersonaMemV2()
+    dataset = task.open("32k", root)
+    for sample in dataset.samples():
+        assert "canary" in repr(sample) and "canary" not in repr(sample.view())
+    for method in ("none", "rag", "full", "summary", "persona_only", "mem0_like"):
+        result = trial(method, task, dataset=dataset)
         assert result.requests
         for request in result.requests:
             text = "\n".join(message.content for message in request.messages)
@@ -286,6 +307,12 @@ def test_one_history_is_summarized_once_for_all_questions_of_a_persona() -> None
     result = trial("summary", PersonaMemV2())
     profiles = {line.profile for line in result.predictions}
     assert len(profiles) == USERS and len(result.predictions) == ROWS
+    # A memory ingests each history once as well: all calls are those of the kept states.
+    whole = trial("mem0_like", PersonaMemV2())
+    ingested = {line.profile: line.sample_id.partition("-")[0] for line in whole.predictions}
+    assert len(ingested) == USERS and len(set(ingested.values())) == USERS
+    calls = [len(profile.calls) for profile in whole.profiles]
+    assert len(calls) == USERS and sum(calls) == whole.summary.usage["profile"].calls > 0
 
 
 # Letters and subsets

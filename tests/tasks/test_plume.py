@@ -256,8 +256,6 @@ def test_options_and_files_that_cannot_work_are_located(tmp_path: Path) -> None:
     for wrong in ({"seeds": ""}, {"seeds": "1,1"}, {"seeds": "x"}, {"rounds": -1}):
         with pytest.raises(ValueError, match=r"seed|rounds"):
             PlumeSumm.Params(**wrong)
-    with pytest.raises((ValueError, UsageError), match="judge_prompt cannot be set"):
-        PlumeSumm.Params(judge_prompt="x")
     with pytest.raises(DataError, match="has 8 documents; 45 rounds take 9 of each of 5"):
         PlumeSumm(PlumeSumm.Params(rounds=45)).open("all", None)
     # A preference file of PRELUDE is not taken for one of PLUME.

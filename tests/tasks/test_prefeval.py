@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from personabench.api import registry
@@ -31,7 +32,7 @@ def test_all_forms_have_the_same_questions_and_filler() -> None:
     assert keys[0] == keys[1] == keys[2]
     assert [len(rows[0].evidence) for rows in samples.values()] == [1, 2, 3]
     for rows in samples.values():
-        filler = {tuple(record.id for record in sample.history)[-10:] for sample in rows}
+        filler = {tuple(record.response for record in sample.history)[-10:] for sample in rows}
         assert len(filler) == 1
 
 
@@ -90,6 +91,12 @@ def test_letters(output: str, letter: str) -> None:
         (lambda rows: rows.pop(), "row by row they are the same question"),
         (lambda rows: rows[0].update(question="other"), "the question is another one"),
         (lambda rows: rows[0]["classification_task_options"].pop(), "four different options"),
+        (
+            lambda rows: rows[0]["classification_task_options"].append(
+                rows[0]["classification_task_options"][0]
+            ),
+            "four different options, not 5 of which 4 differ",
+        ),
         (lambda rows: rows[0].update(classification_task_options="x"), "is not a file of PrefEval"),
     ],
 )
@@ -102,6 +109,28 @@ def test_a_broken_file_is_named(tmp_path: Path, change: Any, message: str) -> No
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         PrefEval().open("all", tmp_path / "data")
     assert "shop_home" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["first", "", "9" * 5000, "²", "-1"])
+def test_exchanges_are_numbered(tmp_path: Path, key: str) -> None:
+    shutil.copytree(EXAMPLE, tmp_path / "data")
+    path = tmp_path / "data" / "implicit_preference" / "persona-driven" / "shop_home.json"
+    rows = json.loads(path.read_text())
+    rows[0]["conversation"][key] = {"user": "Hi.", "assistant": "Hello."}
+    path.write_text(json.dumps(rows))
+    with pytest.raises(DataError, match="row 0: the keys of a conversation are numbers"):
+        PrefEval(PrefEval.Params(form="persona")).open("all", tmp_path / "data")
+
+
+def test_nothing_but_its_place_tells_a_preference_from_filler() -> None:
+    """Not even the id of its record, which methods see."""
+    for form in ("explicit", "choice", "persona"):
+        for sample in PrefEval(PrefEval.Params(form=form)).open("all", None).samples():
+            view = sample.view()
+            ids = [record.id for record in view.history]
+            assert ids == [f"{number:03d}" for number in range(len(ids))]
+            assert (view.evidence, view.hidden, view.references) == ((), {}, ())
+            assert {frozenset(record.fields) for record in view.history} == {frozenset()}
 
 
 def test_marks_and_preferences_reach_no_request_without_a_history() -> None:
@@ -162,6 +191,9 @@ def test_a_judge_that_fails_counts_for_nothing_but_the_official_rule() -> None:
     assessment = {name: list(v) for name, v in _verdicts(violate=None, helpful=True).items()}
     values = task.measure_interaction({}, assessment, sample)
     assert values == {"accuracy": [0.0, 0.0], "accuracy-official": 1.0, "judge-failed": 1.0}
+    accuracy = next(metric for metric in PrefEvalGen.metrics if metric.name == "accuracy")
+    rows = np.array([values["accuracy"], [1.0, 1.0]])
+    assert accuracy.size is not None and accuracy.size(rows) == 1 == accuracy.aggregate(rows)
 
 
 def test_the_official_rule_equals_an_independent_one() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,34 @@ def test_prefeval_leaks_by_length_as_computed_independently() -> None:
     assert longest / 198 == pytest.approx(0.3838, abs=5e-5)
     assert split / 198 == pytest.approx(0.4066, abs=5e-5)
     assert shortest / 198 == pytest.approx(0.1667, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "least", "most"),
+    # Unique alone, and with ties for the right option: those of the harness lie in between.
+    [("longest_option", 0.3838, 0.4293), ("shortest_option", 0.1667, 0.1768)],
+)
+def test_rules_on_prefeval_lie_between_the_treatments_of_ties(
+    method: str, least: float, most: float
+) -> None:
+    task, dataset = open_part("prefeval", "prefeval")
+    result = trial(method, task, dataset=dataset)
+    assert result.summary is not None
+    assert least <= result.summary.metrics["official"]["accuracy"] <= most
+
+
+@pytest.mark.parametrize(("noise", "sessions"), [("0.0", {110, 90, 64}), ("0.5", {220, 180, 128})])
+def test_people_have_their_documents(noise: str, sessions: set[int]) -> None:
+    task, dataset = open_part("personabench_qa", "personabench_private", noise=noise)
+    assert {len(sample.history) for sample in dataset.samples()} == sessions
+    assert all(
+        re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d", record.time or "")
+        for sample in dataset.samples()
+        for record in sample.history
+    )
+    assert task.counts(dataset)[1] == (  # type: ignore[attr-defined]
+        "15 questions have an outdated value, 1 a number as their answer and 7 an object"
+    )
 
 
 @pytest.mark.parametrize(
