@@ -271,8 +271,9 @@ def _read_users(root: Path, scales: Mapping[str, Scale]) -> dict[str, dict[str, 
 
 
 def _is_finite(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _draw_users(names: Sequence[str], count: int, alpha: float) -> dict[str, dict[str, float]]:

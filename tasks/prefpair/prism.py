@@ -233,8 +233,7 @@ def _read_conversation(row: Row) -> Conversation:
 def _read_utterance(row: Row) -> Utterance:
     numbers: Mapping[str, object] = {name: row[name] for name in ("turn", "score")}
     for name, value in numbers.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise DataError(f"{row.location}: {name} is {value!r}, expected a number")
     if not isinstance(row["if_chosen"], bool):
         raise DataError(f"{row.location}: if_chosen is {row['if_chosen']!r}, expected true, false")
