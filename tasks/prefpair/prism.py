@@ -233,7 +233,7 @@ def _read_conversation(row: Row) -> Conversation:
 def _read_utterance(row: Row) -> Utterance:
     numbers: Mapping[str, object] = {name: row[name] for name in ("turn", "score")}
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_finite(value):
             raise DataError(f"{row.location}: {name} is {value!r}, expected a number")
     if not isinstance(row["if_chosen"], bool):
         raise DataError(f"{row.location}: if_chosen is {row['if_chosen']!r}, expected true, false")
@@ -249,6 +249,12 @@ def _read_utterance(row: Row) -> Utterance:
         row["if_chosen"],
         row.location,
     )
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _word_profile(row: Row) -> str:
