@@ -151,7 +151,9 @@ def draw(weights: Mapping[str, float], count: int, rng: Random) -> list[str]:
 
 
 def build_store(history: Sequence[Record]) -> dict[str, Entity]:
-    """The entities of a history, oldest record first, by their first spelling."""
+    """The entities of a history, by their first spelling."""
+    # Files need not be in the order of time, and the last date decides what has lapsed.
+    history = sorted(history, key=lambda record: moment(record.time))
     texts = ["\n".join(filter(None, [record.stimulus, record.response])) for record in history]
     entities: dict[str, Entity] = {}
     spellings: dict[str, str] = {}

@@ -1,7 +1,8 @@
 """Refine a draft by agents that a planner chooses: facts, persona and coherence.
 
 A responder drafts the answer, a planner chooses the agents and says why, and each in turn rewrites
-the last response with material of its own.  Nothing is learnt from the history beforehand.
+the last response with material of its own.  Where the answer is a choice, its reasons are refined
+with it.  Nothing is learnt from the history beforehand.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from personabench.methods.memory_parts import (
     read_text,
 )
 from personabench.methods.parsed_reply import complete_parsed
+from personabench.methods.rpm.replies import find_marked_answer
 
 PROMPTS = PromptFile(__file__, "mara.prompts.toml")
 AGENTS = ("fact", "persona", "coherence")
@@ -47,6 +49,17 @@ class Step(NamedTuple):
     reason: str
 
 
+class Form(NamedTuple):
+    """The form of the responses of one question.
+
+    `contract` replaces the task's own; empty if a response is the answer alone.
+    """
+
+    contract: str
+    answer: str
+    max_tokens: int
+
+
 class Mara(Method):
     """Draft an answer, and have agents for facts, persona and coherence refine it by a plan."""
 
@@ -63,6 +76,8 @@ class Mara(Method):
         recent: newest turns or records that are the conversation so far.
         bad_plan: after a plan that cannot be read, all agents work in order, or the draft stays.
         plan_max_tokens: maximum tokens of the plan.
+        rationale_max_tokens: maximum tokens of the reasons that are refined together with a choice;
+            0: the choice alone is refined.
         """
 
         k: int = 8
@@ -71,6 +86,7 @@ class Mara(Method):
         recent: int = 4
         bad_plan: Literal["all", "draft"] = "all"
         plan_max_tokens: int = 256
+        rationale_max_tokens: int = 128
 
     def requirements(self) -> set[str]:
         return super().requirements() | retrieval_needs(self.params.retriever)
@@ -78,13 +94,28 @@ class Mara(Method):
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
         p = self.params
         persona = await ctx.retrieve(sample, p.k, p.retriever, embedder=p.embedder)
-        response = await ctx.answer(sample, persona)
+        form = self._word_form(sample, ctx)
+        if form.contract:
+            messages = ctx.render(sample, persona, contract=form.contract)
+            reply = await ctx.complete(messages, max_tokens=form.max_tokens)
+            response = reply.text.strip()
+        else:
+            response = await ctx.answer(sample, persona)
 
         plan = await self._plan(sample, response, ctx)
         ctx.flag("plan_steps", len(plan))
         for step in plan:
-            response = await self._refine(step, sample, persona, response, ctx)
-        return response
+            response = await self._refine(step, sample, persona, response, form, ctx)
+        return _read_choice(response, form, ctx)
+
+    def _word_form(self, sample: Sample, ctx: Context) -> Form:
+        """A choice is refined together with its reasons, any other answer alone."""
+        extra = self.params.rationale_max_tokens
+        if not sample.choices or not extra:
+            return Form("", ctx.task.words.answer_form, ctx.answer_tokens)
+        answer_form = ctx.part(PROMPTS, "reasoned_choice")
+        contract = ctx.part(PROMPTS, "request_of_choice")
+        return Form(contract, answer_form, ctx.answer_tokens + extra)
 
     def _list_turns(self, sample: Sample, ctx: Context) -> tuple[Record, ...]:
         """The conversation so far, newest first; the newest records where there is none."""
@@ -118,25 +149,26 @@ class Mara(Method):
         sample: Sample,
         persona: Sequence[Record],
         previous: str,
+        form: Form,
         ctx: Context,
     ) -> str:
         """The agent's response, or the previous one if it is none."""
         records, notes = self._choose_material(step.agent, sample, persona, ctx)
         reason = f" {step.reason}" if step.reason else ""
-        request = ctx.part(PROMPTS, step.agent, reason=reason)
+        request = ctx.part(PROMPTS, step.agent, reason=reason, answer_form=form.answer)
 
         def build(shown: Sequence[Record]) -> Sequence[Message]:
             # The task's own request, so that the form of the answer is stated to every agent.
-            asked = ctx.word(sample, shown, notes).messages
+            asked = ctx.word(sample, shown, notes, form.contract).messages
             return (*asked, Message("assistant", previous or "…"), Message("user", request))
 
-        messages = ctx.fit(build, records, ctx.answer_tokens)
-        reply = await ctx.complete(messages, max_tokens=ctx.answer_tokens)
+        messages = ctx.fit(build, records, form.max_tokens)
+        reply = await ctx.complete(messages, max_tokens=form.max_tokens)
         refined = reply.text.strip()
         if not refined or (_META.match(refined) and not _META.match(previous)):
             ctx.flag("refinement_empty")
             return previous
-        if ctx.task.parse(refined, sample, "lenient") is None:
+        if ctx.task.parse(_split_answer(refined, form), sample, "lenient") is None:
             ctx.flag("refinement_unreadable")
             return previous
         return refined
@@ -153,6 +185,20 @@ class Mara(Method):
             turns = [_describe_turn(turn, ctx) for turn in self._list_turns(sample, ctx)]
             return (), "\n\n".join(reversed(turns))
         return (), ctx.task.facts(sample.attributes)
+
+
+def _split_answer(response: str, form: Form) -> str:
+    """The choice after the reasons; the whole response if it has no mark."""
+    marked = find_marked_answer(response) if form.contract else None
+    return marked[1] if marked else response
+
+
+def _read_choice(response: str, form: Form, ctx: Context) -> str:
+    """The answer to return; choices without reasons are counted."""
+    answer = _split_answer(response, form)
+    if form.contract and answer == response:
+        ctx.flag("rationale_missing")
+    return answer
 
 
 def _describe_turn(turn: Record, ctx: Context) -> str:

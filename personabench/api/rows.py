@@ -10,6 +10,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -69,14 +70,19 @@ def read_rows(
             yield from read_format(path, file, report or _refuse)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        # The last two are those of a compressed file that is cut or damaged.
+        problem = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {problem}") from error
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name of a file is that of a table that `read_rows` reads."""
+    return path.name.endswith(ENDINGS + _COMPRESSED)
 
 
 def _find_table(folder: Path, split: str) -> Path:
-    tables = [
-        path for path in sorted(folder.iterdir()) if path.name.endswith(ENDINGS + _COMPRESSED)
-    ]
+    tables = [path for path in sorted(folder.iterdir()) if is_table(path)]
     split_tables = [path for path in tables if path.name.partition(".")[0] == split]
     candidates = split_tables or tables
     if len(candidates) == 1:

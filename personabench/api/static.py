@@ -128,7 +128,9 @@ class StaticDataset(Dataset):
             sample = self._complete(loaded, location, id_counts)
             first = first_numbers.setdefault(sample.id, number)
             if first != number:
-                raise DataError(f"{location}: sample {first} has the same id, expected another")
+                raise DataError(
+                    f"{location}: sample {first} has the same id, expected another ({self.source})"
+                )
 
             content = _ENCODER.encode(sample)
             digests.append(digest_record([history.content_hash, content]))

@@ -105,13 +105,20 @@ def read_part(part: Part) -> Iterator[Row]:
     Raises:
         DataError: a row is not of the published form; the message names file, row and field.
     """
+    is_empty = True
     for stored in read_stored_rows(part.paths):
+        is_empty = False
         yield _convert(stored)
+    if is_empty:
+        raise DataError(f"{part.paths[0]} has no rows, expected the questions of {part.config}")
 
 
 def _convert(stored: StoredRow) -> Row:
     try:
-        return msgspec.convert(dict(stored.fields), Row)
+        row = msgspec.convert(dict(stored.fields), Row)
     except msgspec.ValidationError as error:
         fields = ", ".join(Row.__struct_fields__)
         raise DataError(f"{stored.location}: {error}; a row has the fields {fields}") from error
+    if not row.question.strip():
+        raise DataError(f"{stored.location}: question is empty, expected the user's question")
+    return row

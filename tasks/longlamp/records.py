@@ -6,6 +6,7 @@ output stands beside it, by which a changed download is noticed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -56,12 +57,12 @@ def _make_sample(stored: StoredRow, form: Form, sample_id: str) -> Sample:
             f"{stored.location}: profile is {type(entries).__name__}, expected a list of entries"
         )
 
-    user = stored.fields.get(form.user_field)
-    has_user = user is not None and str(user).strip() != ""
+    user = _read_cell(stored, stored.fields.get(form.user_field), form.user_field)
+    has_user = user.strip() != ""
     query = form.find_query(text)
     return Sample(
         sample_id,
-        user_id=str(user) if has_user else sample_id,
+        user_id=user if has_user else sample_id,
         input=text,
         stimulus=query or text,
         history=tuple(_make_records(stored, entries, form)),
@@ -79,7 +80,8 @@ def _make_records(stored: StoredRow, entries: Sequence[Any], form: Form) -> Iter
                 f"an object of {', '.join(form.fields)}"
             )
         fields = _read_fields(stored, entry, form, number)
-        name = str(entry.get("id") or number)
+        location = f"profile entry {number}: id"
+        name = _read_cell(stored, entry.get("id"), location) or str(number)
         counts[name] += 1
         # Ids that repeat within a profile would name no single entry.
         record_id = name if counts[name] == 1 else f"{name}-{counts[name]}"
@@ -107,9 +109,21 @@ def _read_fields(
                 f"{', '.join(entry)}"
             )
         content = entry[name] if name in entry else entry[other]
-        # Ratings are numbers or texts, and are printed as they stand.
-        fields[name] = "" if content is None else str(content)
+        fields[name] = _read_cell(stored, content, f"profile entry {number}: {name}")
     return fields
+
+
+def _read_cell(stored: StoredRow, content: Any, name: str) -> str:
+    """A cell as text: ratings are numbers or texts, and are printed as they stand.
+
+    Files that pandas wrote have NaN for what is missing.
+    """
+    is_number = isinstance(content, int | float) and not isinstance(content, bool)
+    if content is None or (is_number and math.isnan(content)):
+        return ""
+    if not is_number and not isinstance(content, str):
+        raise DataError(f"{stored.location}: {name} is {content!r:.40}, expected text or a number")
+    return str(content)
 
 
 def _read_text(stored: StoredRow, fields: Mapping[str, Any], name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from personabench.api.rows import read_rows
+from personabench.api.rows import Row, read_rows
 from personabench.errors import DataError
 from personabench.hashing import digest
 
@@ -69,9 +69,7 @@ def read_scenarios(path: Path) -> Iterator[Scenario]:
     seen: set[str] = set()
     for row in read_rows(path, "train"):
         cells = {normalise_name(name): _as_text(cell) for name, cell in row.items()}
-        query = cells.get("query") or cells.get("question") or ""
-        if not query:
-            raise DataError(f"{row.location}: no 'query', expected the user's message")
+        query = _read_query(row)
         domain = cells.get("scenario") or cells.get("domain") or ""
         attributes = {
             name: cell
@@ -83,6 +81,14 @@ def read_scenarios(path: Path) -> Iterator[Scenario]:
         if scenario_id not in seen:
             seen.add(scenario_id)
             yield Scenario(scenario_id, domain, query, attributes)
+
+
+def _read_query(row: Row) -> str:
+    cells = {normalise_name(name): cell for name, cell in row.items()}
+    query = cells.get("query") or cells.get("question")
+    if not isinstance(query, str) or not query.strip():
+        raise DataError(f"{row.location}: no 'query' in words, expected the user's message")
+    return _as_text(query)
 
 
 def normalise_name(name: str) -> str:

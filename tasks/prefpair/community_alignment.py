@@ -12,7 +12,7 @@ from pathlib import Path
 
 from personabench.api.comparison import comparison_record
 from personabench.api.downloads import MANIFEST
-from personabench.api.rows import ENDINGS, Row, read_rows
+from personabench.api.rows import ENDINGS, Row, is_table, read_rows
 from personabench.errors import DataError
 from personabench.tasks.prefpair.comparison import Comparison, drop_own_prompt
 from personabench.types import Record
@@ -40,7 +40,7 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
             counts["dropped"] += 1
             continue
 
-        prompt, user_id = _text(row, "first_turn_prompt"), str(row["annotator_id"])
+        prompt, user_id = _text(row, "first_turn_prompt"), _read_user(row)
         history, dropped = drop_own_prompt(prompt, earlier[user_id])
         counts["own prompt"] += dropped
         comparison_id = str(row["conversation_id"])
@@ -64,7 +64,7 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
 
 
 def _read_tables(data: Path) -> Iterator[Row]:
-    paths = [path for path in sorted(data.rglob("*")) if path.suffix in ENDINGS]
+    paths = [path for path in sorted(data.rglob("*")) if is_table(path)]
     if data.is_file():
         paths = [data]
     elif not paths:
@@ -94,6 +94,14 @@ def _read_responses(row: Row) -> tuple[str, ...] | None:
     if not is_comparable or len(set(present.values())) < len(present):
         return None
     return (present[letter], *(text for name, text in present.items() if name != letter))
+
+
+def _read_user(row: Row) -> str:
+    annotator = row["annotator_id"]
+    # Rows of no annotator would all be those of one user.
+    if isinstance(annotator, bool) or not isinstance(annotator, str | int) or annotator == "":
+        raise DataError(f"{row.location}: annotator_id is {annotator!r}, expected an id")
+    return str(annotator)
 
 
 def _text(row: Row, field: str) -> str:

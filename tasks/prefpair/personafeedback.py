@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from personabench.api.rows import ENDINGS, Row, read_rows
+from personabench.api.rows import ENDINGS, Row, is_table, read_rows
 from personabench.errors import DataError
 from personabench.hashing import digest
 from personabench.metrics.judges.personafeedback import read_persona
@@ -50,6 +50,7 @@ def read_comparisons(
     memories: dict[int, tuple[Record, ...]] = {}
     for path, cell in files:
         ids: Counter[str] = Counter()
+        before = counts["items"]
         for row in read_rows(path):
             counts["items"] += 1
             user = _read_user(row)
@@ -81,6 +82,8 @@ def read_comparisons(
                 hidden={"cell": cell},
                 location=row.location,
             )
+        if counts["items"] == before:
+            raise DataError(f"{path} has no items, expected those of {cell}")
 
 
 def word_persona(persona: Mapping[str, Any]) -> str:
@@ -101,7 +104,7 @@ def _find_items(root: Path) -> list[tuple[Path, str]]:
     """The files of items with their cells, track and tier, in the order of the cells."""
     files = []
     for path in sorted(root.rglob("*")):
-        cell = name_cell(path.relative_to(root)) if path.suffix in ENDINGS else None
+        cell = name_cell(path.relative_to(root)) if is_table(path) else None
         if cell is not None:
             files.append((path, cell))
     if not files:
@@ -133,13 +136,14 @@ def _find_personas(root: Path) -> Path:
 
 
 def _read_user(row: Row) -> int:
-    try:
-        return int(row["user_id"])
-    except (TypeError, ValueError):
-        raise DataError(
-            f"{row.location}: user_id is {row['user_id']!r}, expected the number of a line in the "
-            "file of personas"
-        ) from None
+    user = row["user_id"]
+    # The cells of CSV are text; int() alone would read true as 1 and 1.7 as 1.
+    if type(user) is int or (isinstance(user, str) and user.strip().isdecimal()):
+        return int(user)
+    raise DataError(
+        f"{row.location}: user_id is {user!r}, expected the number of a line in the file of "
+        "personas"
+    )
 
 
 def _read_memories(root: Path, user: int, location: str) -> Iterator[Record]:
@@ -152,6 +156,7 @@ def _read_memories(root: Path, user: int, location: str) -> Iterator[Record]:
             f"{location}: user {user} has no memories in {root}: expected {paths[0]}, or choose "
             "--set task.setting=persona or none"
         )
+    number = 0
     for number, row in enumerate(read_rows(path), start=1):
         text = next((row[field] for field in _MEMORY_FIELDS if field in row), None)
         if not isinstance(text, str) or not text.strip():
@@ -159,6 +164,8 @@ def _read_memories(root: Path, user: int, location: str) -> Iterator[Record]:
                 f"{row.location}: no text of a memory; expected a field {', '.join(_MEMORY_FIELDS)}"
             )
         yield Record(f"memory-{user}-{number}", response=text.strip())
+    if not number:
+        raise DataError(f"{path} has no rows, expected the memories of user {user}")
 
 
 def _text(row: Row, field: str) -> str:

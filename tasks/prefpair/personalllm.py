@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from personabench.api.comparison import comparison_record
-from personabench.api.rows import ENDINGS, Row, read_rows
+from personabench.api.rows import Row, is_table, read_rows
 from personabench.errors import DataError
 from personabench.tasks.prefpair.comparison import Comparison
 from personabench.types import Record, normalized
@@ -178,7 +178,7 @@ def _read_prompts(root: Path, split: str, counts: Counter[str]) -> list[Prompt]:
         path
         for folder in (root, root / "data")
         for path in sorted(folder.glob(f"{split}*"))
-        if path.suffix in ENDINGS
+        if is_table(path)
     ]
     if not paths:
         raise DataError(
@@ -223,7 +223,9 @@ def _read_rewards(row: Row, response: str) -> dict[str, float]:
         try:
             rewards[name] = float(value)
         except (TypeError, ValueError):
-            raise DataError(f"{row.location}: {field} is {value!r}, expected a number") from None
+            rewards[name] = math.nan
+        if not math.isfinite(rewards[name]):
+            raise DataError(f"{row.location}: {field} is {value!r}, expected a number")
     return rewards
 
 
@@ -244,20 +246,34 @@ def _measure_scales(prompts: Sequence[Prompt]) -> dict[str, Scale]:
 
 
 def _read_users(root: Path, scales: Mapping[str, Scale]) -> dict[str, dict[str, float]]:
-    path = root / USERS
-    if not path.is_file():
+    path = next(iter(sorted(root.glob(f"{Path(USERS).stem}.*"))), None)
+    if path is None:
         return {}
-    users = {}
+    if path.name != USERS:
+        # Users that are not read would be replaced by drawn ones without a word.
+        raise DataError(f"{path}: users are read from {USERS}; convert it, or move it elsewhere")
+    users: dict[str, dict[str, float]] = {}
     for row in read_rows(path):
         weights = row["weights"]
         is_known = isinstance(weights, dict) and weights.keys() <= scales.keys()
-        if not is_known or not all(isinstance(weight, int | float) for weight in weights.values()):
+        if not is_known or not all(map(_is_finite, weights.values())):
             raise DataError(
                 f"{row.location}: weights is {weights!r}, expected a number for some of: "
                 f"{', '.join(scales)}"
             )
-        users[str(row["user_id"])] = {name: float(weight) for name, weight in weights.items()}
+        user_id = str(row["user_id"])
+        if user_id in users:
+            raise DataError(f"{row.location}: user '{user_id}' has weights in an earlier row")
+        users[user_id] = {name: float(weight) for name, weight in weights.items()}
+    if not users:
+        raise DataError(f"{path} has no rows, expected one for each user")
     return users
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _draw_users(names: Sequence[str], count: int, alpha: float) -> dict[str, dict[str, float]]:

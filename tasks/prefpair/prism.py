@@ -7,6 +7,7 @@ differently.  Names of models and ratings are in no sample that a method sees.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +111,9 @@ def read_comparisons(
         if not (root / name).is_file():
             raise DataError(f"{root} has no {name}; PRISM consists of {', '.join(FILES)}")
 
-    profiles = {row["user_id"]: _word_profile(row) for row in read_rows(root / FILES[0])}
+    profiles = {_text(row, "user_id"): _word_profile(row) for row in read_rows(root / FILES[0])}
+    if not profiles:
+        raise DataError(f"{root / FILES[0]} has no rows, expected one for each user")
     by_user: dict[str, list[Conversation]] = defaultdict(list)
     for row in read_rows(root / FILES[1]):
         conversation = _read_conversation(row)
@@ -230,7 +233,7 @@ def _read_conversation(row: Row) -> Conversation:
 def _read_utterance(row: Row) -> Utterance:
     numbers: Mapping[str, object] = {name: row[name] for name in ("turn", "score")}
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if not _is_finite(value):
             raise DataError(f"{row.location}: {name} is {value!r}, expected a number")
     if not isinstance(row["if_chosen"], bool):
         raise DataError(f"{row.location}: if_chosen is {row['if_chosen']!r}, expected true, false")
@@ -246,6 +249,12 @@ def _read_utterance(row: Row) -> Utterance:
         row["if_chosen"],
         row.location,
     )
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _word_profile(row: Row) -> str:

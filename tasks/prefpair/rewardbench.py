@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from personabench.api.rows import ENDINGS, Row, read_rows
+from personabench.api.rows import Row, is_table, read_rows
 from personabench.errors import DataError
 from personabench.tasks.prefpair.comparison import Comparison
 from personabench.types import Record, normalized
@@ -32,8 +32,12 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
         DataError: no table, or one is broken.
     """
     for path in list_tables(data):
+        is_empty = True
         for row in read_rows(path):
+            is_empty = False
             yield _read_row(row, counts)
+        if is_empty:
+            raise DataError(f"{path} has no rows, expected the questions of a category")
 
 
 def list_tables(data: Path) -> list[Path]:
@@ -47,7 +51,7 @@ def list_tables(data: Path) -> list[Path]:
     tables = [
         path
         for path in sorted(data.rglob("*"))
-        if path.suffix in ENDINGS and path.stem.split("-")[0] == "test"
+        if is_table(path) and path.name.partition(".")[0].split("-")[0] == "test"
     ]
     if not tables:
         raise DataError(

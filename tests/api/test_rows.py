@@ -17,6 +17,7 @@ CONTENTS = {
     "lines.json": '{"user": "ann", "text": "ä, \\"b\\""}\n{"user": "bob", "text": "c"}\n',
     "x.csv": 'user,text\r\nann,"ä, ""b"""\r\nbob,c\r\n',
 }
+ZIPPED = gzip.compress(CONTENTS["x.jsonl"].encode(), mtime=0)
 
 
 @pytest.mark.parametrize("name", CONTENTS)
@@ -42,6 +43,8 @@ def test_formats_give_the_same_rows(tmp_path: Path, name: str, mark: str) -> Non
         ("x.jsonl", b'{"a": "\xff"}', "x.jsonl is not UTF-8 text"),
         ("x.txt", b"", "x.txt: expected a file that ends in .jsonl, .json, .csv"),
         ("x.jsonl.gz", b"no gzip", "x.jsonl.gz cannot be read"),
+        ("x.jsonl.gz", ZIPPED[:-9], "x.jsonl.gz cannot be read: Compressed file ended"),
+        ("x.jsonl.gz", ZIPPED[:10] + b"\xff" * 20, "x.jsonl.gz cannot be read: Error"),
     ],
 )
 def test_broken_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:

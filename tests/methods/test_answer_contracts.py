@@ -6,6 +6,7 @@ A method whose replies have a form of their own replaces the task's contract, in
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from test_matrix import CELLS, EXTERNAL, TASKS, in_form, on
 
 from personabench import Context, Message, Method, Rendered, Sample, Task, Vocabulary
 from personabench.api import registry
+from personabench.api.users import open_split
 from personabench.api.wording import WordingName
 from personabench.results.run_folder import RunFolder
 from personabench.results.sample import describe_sample
@@ -71,6 +73,7 @@ OWN = {
     "rpm": 'Reply with a JSON object: "reasoning", and "answer"',
     "cicl": 'begin a new line with "Answer:"',
     "cot_edit": 'write "Final:"',
+    "mara": 'write "Answer:" on a new line',
 }
 # Earlier answers show the form of free text, which small models follow better than words.
 SHOWN_BY_TURNS = ("lamp4", "lamp5", "lamp6")
@@ -93,7 +96,10 @@ def check_cell(method: str, task: str, wording: WordingName) -> None:
     """Check that no request has two contracts, and that those for an answer have one."""
     requests = list_requests(method, task, wording)
     contracts = [name_contract(request, task) for request in requests]
-    if is_labelled(task) and method in OWN:
+    if method == "mara" and not has_choices(task):
+        # Reasons are refined with choices alone.
+        assert "mara" not in contracts
+    elif is_labelled(task) and method in OWN:
         # Guesses that equal the user's answers teach nothing, and the task's request is sent.
         assert set(contracts) & {"task", method}
     elif method in OWN:
@@ -107,6 +113,12 @@ def check_cell(method: str, task: str, wording: WordingName) -> None:
 
 def is_labelled(task: str) -> bool:
     return bool(registry.load_class("task", task).labels)
+
+
+@cache
+def has_choices(task: str) -> bool:
+    opened: Task = registry.load_class("task", task)()
+    return bool(open_split(opened, opened.default_split, None).load(0).choices)
 
 
 def name_contract(request: Request, task: str) -> str:

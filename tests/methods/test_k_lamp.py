@@ -54,6 +54,7 @@ def test_the_store_counts_records_and_keeps_dates() -> None:
     assert store["Calverra"] == {"count": 3, "first": "2024-03-01", "last": "2024-03-05"}
     assert store["Ida Marsh"] == {"count": 2, "first": "2024-03-01", "last": "2024-03-02"}
     assert set(store) == {"Sundholm", "Ida Marsh", "Calverra", "Brannock"}
+    assert build_store(user().history[::-1]) == store, "a file need not be in the order of time"
 
 
 async def test_the_same_seed_draws_the_same_entities(tmp_path: Path) -> None:

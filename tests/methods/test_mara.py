@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from personabench.methods.mara import AGENTS, Mara
+from personabench.tasks.prefpair import Psoups
 from personabench.testing import trial
 from personabench.testing.trials import Trial
-from personabench.types import Request
+from personabench.types import Message, Request
 
 
 def plan_of(*agents: str) -> str:
@@ -114,3 +115,53 @@ def test_a_user_without_history_gets_an_answer() -> None:
 @pytest.mark.parametrize("task", ["prefeval", "personamem", "reviews", "lamp3"])
 def test_it_runs_on_other_tasks(task: str) -> None:
     assert all(line.error is None for line in trial(Mara(), task, limit=1).predictions)
+
+
+def choose(draft: str, refined: str) -> Any:
+    """A model whose plan is the agent for the persona, and whose responses are these."""
+
+    def answer(request: Request) -> str:
+        if request.schema is not None:
+            return plan_of("persona")
+        return refined if request.messages[-2:-1] == (Message("assistant", draft),) else draft
+
+    return answer
+
+
+def test_a_choice_is_refined_with_its_reasons() -> None:
+    """Multiple choice: planner and agents see the rationale, and the answer is the choice alone."""
+    draft = "They like long walks.\nAnswer: A"
+    result = ask(choose(draft, "They wrote that they hate walks.\nAnswer: B"), "psoups")
+    (line, *_) = result.predictions
+    sample = Psoups().open("all", None).load(0)
+    assert line.output == "B" and line.parsed in sample.choices
+    first, plan, persona = result.requests[:3]
+    assert draft in contents(plan)
+    assert persona.messages[-2].content == draft
+    for request in (first, persona):
+        assert 'write "Answer:" on a new line' in contents(request)
+        assert "with its letter and nothing else" not in contents(request)
+    assert 'the reasons, and on a new line "Answer:" with' in persona.messages[-1].content
+    assert first.max_tokens == Psoups.max_tokens + 128
+
+
+@pytest.mark.parametrize(
+    ("refined", "output", "flag"),
+    [
+        ("They hate walks.\nAnswer: neither", "A", "refinement_unreadable"),
+        ("B", "B", "rationale_missing"),
+    ],
+)
+def test_a_refined_choice_that_cannot_be_read_keeps_the_previous_one(
+    refined: str, output: str, flag: str
+) -> None:
+    (line, *_) = ask(choose("They walk.\nAnswer: A", refined), "psoups").predictions
+    assert line.output == output
+    assert line.flags[flag] == 1
+
+
+def test_the_choice_alone_is_refined_if_the_reasons_have_no_tokens() -> None:
+    method = Mara(Mara.Params(rationale_max_tokens=0))
+    result = ask(choose("A", "B"), "psoups", method)
+    assert result.predictions[0].output == "B"
+    assert not any("Answer:" in contents(request) for request in result.requests)

@@ -166,9 +166,14 @@ def fitting_methods() -> list[str]:
 
 @pytest.mark.parametrize("name", fitting_methods())
 def test_acceptance_10_no_method_without_a_population_tells_of_others(name: str) -> None:
-    """With a model that repeats whatever it is shown."""
-    result = trial(name, Restraint(), limit=2, answer=parrot)
+    """With a model that repeats whatever it is shown.
+
+    Methods that run on other tasks alone are in tests/methods/test_other_users.py.
+    """
+    result = trial(name, Restraint(Restraint.Params(users=2)), answer=parrot)
     assert not [line.error for line in result.predictions if line.error]
+    # What a method has kept of one user shows in the answers to the next.
+    assert len({line.user_id for line in result.predictions}) == 2
     assert metrics_of(result)["cross_user_leak"] == 0
 
 

@@ -152,6 +152,18 @@ DATA = {
     "prefeval": TASKS / "prefeval" / "sample",
     "penguin": TASKS / "penguin" / "sample",
     "usafebench": TASKS / "usafebench" / "sample",
+    "bespoke": TASKS / "bespoke" / "sample",
+    **{
+        name: TASKS / "prefpair" / "sample" / name
+        for name in (
+            "community_alignment",
+            "personafeedback",
+            "personalized_rewardbench",
+            "personalllm",
+            "prism",
+            "psoups",
+        )
+    },
 }
 
 

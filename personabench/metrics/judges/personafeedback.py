@@ -6,6 +6,7 @@ requested by default; the cheap mode shows each item in one order, from a hash, 
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +107,9 @@ def read_persona(
         DataError: the line is missing or not a JSON object.
     """
     with path.open("rb") as file:
+        # Spreadsheets and Windows editors write a byte order mark.
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         lines = (line for line in file if line.strip())
         for number, line in enumerate(lines, 1):
             if number == user_id:
