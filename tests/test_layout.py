@@ -23,6 +23,7 @@ ROOMS = (
     ("report",),
     ("testing",),
     ("cli",),
+    ("__main__",),
 )
 """Modules and packages from the ground up: a room imports from its own level and from those before
 it."""

@@ -38,6 +38,28 @@ class Row(dict[str, Any]):
         fields = ", ".join(self) or "no fields"
         raise DataError(f"{self.location}: no field '{field}'; it has: {fields}")
 
+    def read_text(self, field: str) -> str:
+        """The text of a field.
+
+        Raises:
+            DataError: no such field, or it holds no text or a blank one.
+        """
+        value = self[field]
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f"{self.location}: {field} is {value!r}, expected text")
+        return value
+
+    def read_id(self, field: str) -> str:
+        """The id in a field, as text; a number is one too.
+
+        Raises:
+            DataError: no such field, or none: rows without an id would all have the same.
+        """
+        value = self[field]
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise DataError(f"{self.location}: {field} is {value!r}, expected an id")
+        return str(value)
+
 
 def read_rows(
     data: Path | None,

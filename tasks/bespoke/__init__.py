@@ -124,17 +124,19 @@ class Bespoke(JudgedTask):
         histories: dict[str, list[Record]] = defaultdict(list)
         for table in ("chat_history", "search_history"):
             for row in _read_table(data, table):
-                text = _text(row, "history")
-                record = Record(f"{table}-{row['id']}", response=text, fields={"kind": table})
-                histories[str(row["user"])].append(record)
+                text = row.read_text("history")
+                record = Record(
+                    f"{table}-{row.read_id('id')}", response=text, fields={"kind": table}
+                )
+                histories[row.read_id("user")].append(record)
         claims = _collect(data, "gold_information")
         rubrics = _collect(data, "personalized_rubric")
         examples = _collect(data, "evaluation_shot")
         for row in _read_table(data, "query_table"):
-            key = str(row["user"]), str(row["query-id"])
-            query = _text(row, "query")
+            key = row.read_id("user"), row.read_id("query-id")
+            query = row.read_text("query")
             hidden = {
-                "need": _text(row, "gold_information_need"),
+                "need": row.read_text("gold_information_need"),
                 "rubric": "\n".join(rubrics.get(key, ())),
                 "claims": msgspec.json.encode(read_claims(claims.get(key, ()))).decode(),
                 "examples": msgspec.json.encode(list(examples.get(key, ()))).decode(),
@@ -216,7 +218,7 @@ def _collect(data: Path, name: str) -> dict[Key, list[str]]:
     """The values of a table by user and query."""
     values: dict[Key, list[str]] = defaultdict(list)
     for row in _read_table(data, name):
-        values[str(row["user"]), str(row["query-id"])].append(_text(row, f"{name}_value"))
+        values[row.read_id("user"), row.read_id("query-id")].append(row.read_text(f"{name}_value"))
     return values
 
 
@@ -232,10 +234,3 @@ def read_claims(values: Sequence[str]) -> list[str]:
             content = content.get("gold_information", list(content.values()))
         claims += content if isinstance(content, list) else [content]
     return [re.sub(r"\s+", " ", str(claim)).strip() for claim in claims if str(claim).strip()]
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
-    return value

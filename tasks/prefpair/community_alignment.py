@@ -40,10 +40,10 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
             counts["dropped"] += 1
             continue
 
-        prompt, user_id = _text(row, "first_turn_prompt"), _read_user(row)
+        prompt, user_id = row.read_text("first_turn_prompt"), row.read_id("annotator_id")
         history, dropped = drop_own_prompt(prompt, earlier[user_id])
         counts["own prompt"] += dropped
-        comparison_id = str(row["conversation_id"])
+        comparison_id = row.read_id("conversation_id")
         yield Comparison(
             comparison_id,
             user_id,
@@ -94,18 +94,3 @@ def _read_responses(row: Row) -> tuple[str, ...] | None:
     if not is_comparable or len(set(present.values())) < len(present):
         return None
     return (present[letter], *(text for name, text in present.items() if name != letter))
-
-
-def _read_user(row: Row) -> str:
-    annotator = row["annotator_id"]
-    # Rows of no annotator would all be those of one user.
-    if isinstance(annotator, bool) or not isinstance(annotator, str | int) or annotator == "":
-        raise DataError(f"{row.location}: annotator_id is {annotator!r}, expected an id")
-    return str(annotator)
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
-    return value

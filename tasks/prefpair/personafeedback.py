@@ -59,8 +59,8 @@ def read_comparisons(
             if setting == "memory" and user not in memories:
                 memories[user] = tuple(_read_memories(root, user, row.location))
 
-            question = _text(row, "question")
-            chosen, rejected = _text(row, "chosen"), _text(row, "reject")
+            question = row.read_text("question")
+            chosen, rejected = row.read_text("chosen"), row.read_text("reject")
             # Sorted, so that an id does not depend on which of the two is preferred.
             content = digest([user, question, sorted([chosen, rejected])])[:12]
             ids[content] += 1
@@ -166,10 +166,3 @@ def _read_memories(root: Path, user: int, location: str) -> Iterator[Record]:
         yield Record(f"memory-{user}-{number}", response=text.strip())
     if not number:
         raise DataError(f"{path} has no rows, expected the memories of user {user}")
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
-    return value

@@ -211,7 +211,7 @@ def _read_prompt(row: Row) -> Prompt:
     for name, text in zip(["prompt", *names], texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{row.location}: {name} is {text!r}, expected text")
-    return Prompt(str(row["prompt_id"]), texts[0], tuple(texts[1:]), rewards, row.location)
+    return Prompt(row.read_id("prompt_id"), texts[0], tuple(texts[1:]), rewards, row.location)
 
 
 def _read_rewards(row: Row, response: str) -> dict[str, float]:
@@ -261,7 +261,7 @@ def _read_users(root: Path, scales: Mapping[str, Scale]) -> dict[str, dict[str, 
                 f"{row.location}: weights is {weights!r}, expected a number for some of: "
                 f"{', '.join(scales)}"
             )
-        user_id = str(row["user_id"])
+        user_id = row.read_id("user_id")
         if user_id in users:
             raise DataError(f"{row.location}: user '{user_id}' has weights in an earlier row")
         users[user_id] = {name: float(weight) for name, weight in weights.items()}

@@ -60,9 +60,9 @@ def read_comparisons(data: Path, counts: Counter[str]) -> Iterator[Comparison]:
 
 
 def _read_row(row: Row, stem: str, counts: Counter[str]) -> Comparison:
-    prompt = _text(row, "prompt")
-    chosen, rejected = _text(row, "chosen"), _text(row, "rejected")
-    user_id = f"{stem}-{digest(_text(row, 'ground_truth_persona'))[:8]}"
+    prompt = row.read_text("prompt")
+    chosen, rejected = row.read_text("chosen"), row.read_text("rejected")
+    user_id = f"{stem}-{digest(row.read_text('ground_truth_persona'))[:8]}"
     feedback = row[FEEDBACK]
     if not isinstance(feedback, list):
         raise DataError(f"{row.location}: '{FEEDBACK}' is not a list of comparisons")
@@ -87,12 +87,5 @@ def _read_record(entry: object, row: Row) -> Record:
     if not isinstance(entry, Row):
         raise DataError(f"{row.location}: '{FEEDBACK}' holds {entry!r}, expected a comparison")
     return comparison_record(
-        _text(entry, "prompt"), _text(entry, "chosen"), [_text(entry, "rejected")]
+        entry.read_text("prompt"), entry.read_text("chosen"), [entry.read_text("rejected")]
     )
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
-    return value

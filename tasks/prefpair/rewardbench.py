@@ -62,7 +62,7 @@ def list_tables(data: Path) -> list[Path]:
 
 
 def _read_row(row: Row, counts: Counter[str]) -> Comparison:
-    question = _text(row, "question")
+    question = row.read_text("question")
     profile = _restore_entries(row["profile"])
     if not isinstance(profile, list):
         raise DataError(f"{row.location}: profile is no list of earlier questions")
@@ -71,10 +71,10 @@ def _read_row(row: Row, counts: Counter[str]) -> Comparison:
     history = tuple(record for record in records if normalized(record.response) != own)
     counts["own prompt"] += len(records) - len(history)
     return Comparison(
-        str(row["id"]),
+        row.read_id("id"),
         "",
         question,
-        (_text(row, "chosen"), _text(row, "rejected")),
+        (row.read_text("chosen"), row.read_text("rejected")),
         history,
         hidden={"category": _name_category(row)},
         location=row.location,
@@ -91,7 +91,7 @@ def _restore_entries(profile: object) -> object:
 def _read_record(entry: object, row: Row) -> Record:
     if not isinstance(entry, Row):
         raise DataError(f"{row.location}: profile holds {entry!r}, expected id, category and text")
-    return Record(str(entry["id"]), response=_text(entry, "text"))
+    return Record(entry.read_id("id"), response=entry.read_text("text"))
 
 
 def _name_category(row: Row) -> str:
@@ -103,10 +103,3 @@ def _name_category(row: Row) -> str:
             f"{', '.join(CATEGORIES)}"
         )
     return name
-
-
-def _text(row: Row, field: str) -> str:
-    value = row[field]
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{row.location}: {field} is {value!r}, expected text")
-    return value

@@ -189,6 +189,10 @@ FIRST = r"(line|entry) 1: "
         ),
         ("community_alignment", put(annotator_id=None), FIRST + "annotator_id is None"),
         ("personalllm", put(response_1_gemma_2b=NAN), FIRST + "response_1_gemma_2b is nan"),
+        ("personalized_rewardbench", put(id=None), FIRST + "id is None, expected an id"),
+        ("personalized_rewardbench", put(id=["1"]), FIRST + r"id is \['1'\], expected an id"),
+        ("personalized_rewardbench", put_inside("profile", id=None), FIRST + "id is None"),
+        ("personalllm", put(prompt_id=None), FIRST + "prompt_id is None, expected an id"),
         *((name, list.clear, "no (rows|items|samples)") for name in FILES),
     ],
 )
