@@ -108,7 +108,7 @@ class Lamp(Task, OfficialFiles, SubmissionFile, Audited, Downloadable):
         return search_query(self.form, sample)
 
     def document_text(self, record: Record) -> str:
-        text = " ".join([record.fields[name] for name in self.form.document])
+        text = " ".join(record.fields[name] for name in self.form.document)
         if self.params.dates and record.time:
             return f"{text} date: {record.time}"
         return text

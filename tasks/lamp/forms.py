@@ -120,10 +120,17 @@ class Form:
 
     def make_record(self, entry_id: str, fields: Mapping[str, str], date: str | None) -> Record:
         """Convert a profile entry into a record."""
-        # Lists, since generators would take half of the time of loading a sample.
-        stimulus = " ".join([fields[name] for name in self.stimulus]) if self.stimulus else None
-        response = "\n".join([fields[name] for name in self.response])
-        return Record(entry_id, stimulus, response, date, fields=fields)
+        stimulus = None
+        if self.stimulus:
+            stimulus = " ".join(fields[name] for name in self.stimulus)
+
+        return Record(
+            id=entry_id,
+            stimulus=stimulus,
+            response="\n".join(fields[name] for name in self.response),
+            time=date,
+            fields=fields,
+        )
 
 
 def parse_split(text: str) -> tuple[str, str]:

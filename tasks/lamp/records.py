@@ -231,13 +231,11 @@ class LampData(Dataset):
         )
 
     def _make_history(self, profile: list[Any]) -> tuple[Record, ...]:
-        form = self._form
-        names = form.fields
         records = []
         for entry in profile:
-            fields = {name: getattr(entry, name) for name in names}
+            fields = {name: getattr(entry, name) for name in self._form.fields}
             date = None if entry.date in (None, "") else str(entry.date)
-            records.append(form.make_record(entry.id, fields, date))
+            records.append(self._form.make_record(entry.id, fields, date))
 
         # The sort is stable, so records of one date keep the order of the file.
         if self.dated:
