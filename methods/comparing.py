@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from personabench import Context, Method, Population, Record, Sample, User
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.peers import Peers, Pool
+from personabench.methods.dpl.peers import Peers, Pool, index_users
 from personabench.methods.dpl.settings import Settings
 from personabench.methods.summary import Summary
 
@@ -79,7 +79,8 @@ class PeerMethod(Method):
             embedder=self.params.embedder,
             temporal_guard=self.params.temporal_guard,
         )
-        return Peers(self._users, settings, self._kind, self._tokenizer)
+        assert self.population is not None
+        return index_users(self.population, self._users, settings, self._kind, self._tokenizer)
 
     async def find_pools(
         self,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from personabench import Context, Method, Population, PromptFile, Record, Response, Sample
 from personabench.api.method import retrieval_needs
 from personabench.api.wording import ResponseKind
-from personabench.methods.dpl.peers import Peers, Pool, Question
+from personabench.methods.dpl.peers import Peers, Pool, Question, index_users
 from personabench.methods.dpl.prompts import (
     PROMPTS,
     Case,
@@ -142,9 +142,14 @@ class Dpl(Method):
             ordered = sorted(users, key=lambda user: user.id)
             users = ctx.rng("dpl population").sample(ordered, limit)
 
-        self.peers = Peers(users, self.settings, ctx.task.kind, ctx.task.tokenizer)
+        kind, tokenizer = ctx.task.kind, ctx.task.tokenizer
         if "user" in self.settings.tiers:
+            # Not shared, since its clusters depend on the embedder, in whose place a dry run has
+            # filler.
+            self.peers = Peers(users, self.settings, kind, tokenizer)
             await self.peers.cluster_users(self._embed_with(ctx))
+        else:
+            self.peers = index_users(population, users, self.settings, kind, tokenizer)
         self.population = population
 
         guard = "of any time (transductive)"
@@ -159,7 +164,7 @@ class Dpl(Method):
         return partial(ctx.embed, embedder=self.settings.embedder)
 
     async def predict(self, sample: Sample, state: None, ctx: Context) -> str:
-        comparable = await self._find_cases(sample, ctx)
+        comparable, records = await self._find_cases(sample, ctx)
         described = await asyncio.gather(
             *(self._describe_difference(case, ctx.shared().profiling()) for case in comparable)
         )
@@ -169,13 +174,6 @@ class Dpl(Method):
             return await self._fall_back(sample, ctx)
 
         s = self.settings
-        records = await ctx.retrieve(
-            sample,
-            s.n_shown,
-            s.retriever,
-            records=self._select_documents(sample),
-            embedder=s.embedder,
-        )
         if not s.summarize:
             return await self._answer_from_differences(sample, cases, records, ctx)
 
@@ -220,30 +218,27 @@ class Dpl(Method):
         """The part of a response that counts; subclasses may demand a thought before it."""
         return response.text
 
-    async def _find_cases(self, sample: Sample, ctx: Context) -> list[Case]:
-        """The best `n_docs` records that the user can be compared on, best first."""
+    async def _find_cases(
+        self, sample: Sample, ctx: Context
+    ) -> tuple[list[Case], Sequence[Record]]:
+        """The best `n_docs` records that the user can be compared on, and the `n_shown` nearest
+        ones, best first."""
         if self.population is None:
-            return []
+            return [], ()
 
         s = self.settings
         text = sample.stimulus or ctx.task.query_text(sample)
         user_ids = self.population.non_peers(sample)
         question = await self.peers.describe_question(user_ids, sample, text, self._embed_with(ctx))
-        eligible = [
-            record
-            for record in self._select_documents(sample)
-            if self.peers.may_have_pool(record, question)
-        ]
+        documents = self._select_documents(sample)
+        eligible = [record for record in documents if self.peers.may_have_pool(record, question)]
         if not eligible:
-            return []
+            return [], ()
 
-        ranked = await ctx.retrieve(
-            sample,
-            len(eligible),
-            s.retriever,
-            records=eligible,
-            embedder=s.embedder,
-        )
+        # Mostly the same records, searched one after the other so that they are indexed once.
+        retrieve = partial(ctx.retrieve, sample, by=s.retriever, embedder=s.embedder)
+        ranked = await retrieve(k=len(eligible), records=eligible)
+        shown = await retrieve(k=s.n_shown, records=documents)
         # Only a search shows whether a record has a pool, so the next best ones fill the gaps.
         cases: list[Case] = []
         while ranked and len(cases) < s.n_docs:
@@ -253,7 +248,7 @@ class Dpl(Method):
                 *(self._make_case(record, question, ctx) for record in batch)
             )
             cases += [case for case in results if case is not None]
-        return cases
+        return cases, shown
 
     async def _make_case(
         self,

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from personabench import Record, Sample, User
+from personabench import Population, Record, Sample, User
 from personabench.api.wording import ResponseKind
 from personabench.methods.dpl.selectors import (
     Embed,
@@ -347,6 +347,20 @@ class Peers:
             indices = self._ranges.get(user_id, range(0))
             scores[indices.start : indices.stop] = -np.inf
         return tuple(top(scores, _NEAREST))
+
+
+def index_users(
+    population: Population,
+    users: Sequence[User],
+    settings: Settings,
+    kind: ResponseKind,
+    tokenizer: str,
+) -> Peers:
+    """Index the records of some users of a population, which may take seconds: once for all runs
+    with the same settings."""
+    user_ids = tuple(user.id for user in users)
+    key = ("dpl.peers", settings, kind, tokenizer, user_ids)
+    return population.derive(key, lambda: Peers(users, settings, kind, tokenizer))
 
 
 def subject(record: Record) -> str:

@@ -88,7 +88,9 @@ def cluster_vectors(
     """K-means labels (n,) and centroids (c, d) for `k_peers` + 1 clusters, or as many as differ."""
     from sklearn.cluster import KMeans
 
-    count = min(settings.k_peers + 1, len(np.unique(vectors, axis=0)))
+    # Faster than `numpy.unique`, which sorts; adding 0 makes negative zeros equal positive ones.
+    distinct = {vector.tobytes() for vector in vectors + 0.0}
+    count = min(settings.k_peers + 1, len(distinct))
     model = KMeans(
         n_clusters=count,
         n_init=settings.n_init,

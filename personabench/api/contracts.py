@@ -258,6 +258,9 @@ def _check_values(value: Any, metrics: Sequence[Metric]) -> str:
     for name, amount in value.items():
         if name not in metric_names:
             return f"it returned a value of {name!r}, which is none of its metrics"
+        # As nearly all values are.
+        if type(amount) is float and math.isfinite(amount):
+            continue
         numbers = amount if isinstance(amount, list | tuple) else [amount]
         for number in numbers:
             if not _is_number(number):

@@ -7,13 +7,17 @@ joined unnamed ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 
-from personabench.api.dataset import order_names
+from personabench.api.dataset import Dataset, order_names
 from personabench.hashing import digest
 from personabench.types import Record, Sample, User
+
+T = TypeVar("T")
+_KEPT = "_personabench_population"
 
 
 class Population:
@@ -33,6 +37,19 @@ class Population:
             content.append([user.id, record_ids])
         self.hash = digest(content)
         self._histories = {user.id: user.history for user in self.users}
+        self._derived: dict[Hashable, Any] = {}
+
+    def derive(self, key: Hashable, build: Callable[[], T]) -> T:
+        """Return what a method derives from the users alone, such as an index of their records.
+
+        It is built once for all runs that share the population, and must not change afterwards.
+
+        Args:
+            key: names the result, with everything beside the users that it depends on.
+        """
+        if key not in self._derived:
+            self._derived[key] = build()
+        return cast(T, self._derived[key])
 
     def non_peers(self, sample: Sample) -> frozenset[str]:
         """Return the users who are not peers at a sample: its user and its history owner."""
@@ -57,3 +74,13 @@ class Population:
         for user in self.users:
             for record in user.history:
                 yield user.id, record
+
+
+def read_population(dataset: Dataset) -> Population:
+    """Read the population of an opened split, once: its runs share it, and so does a dry run."""
+    # Like a cached property, but the class may be a plugin's, which has names of its own.
+    kept = vars(dataset)
+    if _KEPT not in kept:
+        kept[_KEPT] = Population(dataset.population())
+    population: Population = kept[_KEPT]
+    return population

@@ -49,7 +49,8 @@ def list_shown(
     Args:
         sample: the sample that the requests answer; its own text is not searched.
     """
-    if not history:
+    # Requests without records or notes, such as those of a method without a history, show none.
+    if not history or not any(map(any, requests)):
         return ()
 
     questions = (sample.input, sample.stimulus) if sample else ()

@@ -27,7 +27,7 @@ from personabench.api.dialogue import DialogueTask
 from personabench.api.guard import TRACEBACKS, describe_error, find_plugin_call
 from personabench.api.method import Method
 from personabench.api.online import OnlineTask
-from personabench.api.population import Population
+from personabench.api.population import Population, read_population
 from personabench.api.prompts import Prompts
 from personabench.api.task import Task
 from personabench.errors import (
@@ -254,7 +254,7 @@ class Engine:
         if "population" in self.method.requirements():
             ctx = self._new_context("prepare", "")
             try:
-                population = Population(self.dataset.population())
+                population = read_population(self.dataset)
                 self.provenance["population"] = population.hash
                 await self.method.prepare(population, ctx)
             except PluginError as fault:

@@ -334,9 +334,7 @@ def _score(
     extras: Sequence[Metric],
 ) -> _Scores:
     official = {metric.name for metric in task.metrics}
-    extra_metrics = tuple(
-        metric for metric in choose_extras(task.kind) if metric.name not in official
-    )
+    extra_metrics = tuple(metric for metric in extras if metric.name not in official)
     scored: list[SampleScore] = []
     extra_values: list[Mapping[str, Value]] = []
     coverage = ReferenceCoverage(task.metrics)

@@ -43,7 +43,7 @@ class AnswerWatch:
 
     def __init__(self) -> None:
         self._answers: set[str] = set()
-        self._references: set[str] = set()
+        self._references: set[int] = set()
         self._questions: set[int] = set()
         self._answered = 0
         self._referenced = 0
@@ -59,7 +59,7 @@ class AnswerWatch:
         self._echoes += _is_echo(words, sample.input)
         for reference in sample.references[:1]:
             self._referenced += 1
-            self._references.add(hash_answer(reference))
+            self._references.add(hash(normalized(reference) or reference))
         return answer
 
     @property
@@ -105,7 +105,10 @@ class AnswerWatch:
 
 def _is_echo(answer: str, question: str) -> bool:
     """Whether a normalized answer begins like its question."""
-    # Only the beginning of a question, which may be long, is read.
-    matches = islice(_WORD.finditer(question.lower()), _ECHOED_WORDS)
-    beginning = [match[0] for match in matches]
+    # Only the beginning of a question, which may be long, is read, and of most the first word.
+    matches = _WORD.finditer(question.lower())
+    beginning = [match[0] for match in islice(matches, 1)]
+    if not beginning or not answer.startswith(beginning[0]):
+        return False
+    beginning += [match[0] for match in islice(matches, _ECHOED_WORDS - 1)]
     return len(beginning) == _ECHOED_WORDS and answer.startswith(" ".join(beginning))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+from toy_methods import Days
 
-from personabench.api.population import Population
+from personabench.api.population import Population, read_population
 from personabench.types import Record, Sample, User
 
 
@@ -52,3 +53,18 @@ def test_equal_histories_are_held_once() -> None:
     for other in others:
         sample = Sample("s", other.id, "?", history=other.history)
         assert population.share_history(sample).history[0] is other.history[0]
+
+
+def test_what_a_method_derives_is_built_once_by_its_key() -> None:
+    population = Population([user("a", ("1", "x"))])
+    first = population.derive(("sizes", 1), lambda: [len(population.users)])
+    assert population.derive(("sizes", 1), lambda: []) is first
+    assert population.derive(("sizes", 2), lambda: [2]) == [2]
+
+
+def test_the_population_of_a_dataset_is_read_once() -> None:
+    dataset = Days()
+    population = read_population(dataset)
+    assert [one.id for one in population.users] == ["a", "b", "c"]
+    assert read_population(dataset) is population
+    assert read_population(Days()) is not population

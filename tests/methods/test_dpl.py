@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from personabench.methods.rag import Rag
 from personabench.methods.summary import Summary
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
+from personabench.retrieval import search as retrieval
+from personabench.retrieval.bm25 import BM25
 from personabench.testing.trials import trial
 from personabench.types import Call, Prediction, Usage, from_json, to_json
 
@@ -407,6 +410,42 @@ async def test_the_records_shown_are_those_of_rag(tmp_path: Path, retriever: str
         record_lists.append(re.findall(r"<(ann-\d+)>", requests[-1].messages[1].content))
     assert len(record_lists[0]) == 4
     assert record_lists[0] == record_lists[1]
+
+
+async def test_runs_of_one_population_share_its_index(tmp_path: Path) -> None:
+    # A dry run comes before every run, and an index of a large population takes seconds.
+    setup = ScriptedTask(tmp_path, crowd())
+    first, second = await setup.dpl(), await setup.dpl()
+    assert first.peers is second.peers
+    assert (await setup.dpl(tau=0.5)).peers is not first.peers
+    # In a dry run the user scope comes from filler in place of embeddings.
+    scoped, other = await setup.dpl(tiers="user"), await setup.dpl(tiers="user")
+    assert scoped.peers is not other.peers
+
+
+async def test_a_history_is_indexed_once_for_ranking_and_for_showing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However many samples are in progress: the cache of indexes holds none but the last one here.
+    users = crowd(items=20)
+    setup = ScriptedTask(tmp_path, users)
+    method = await setup.dpl()
+    monkeypatch.setattr(retrieval, "_indexes", retrieval.IndexCache(1))
+    built: list[int] = []
+    build = BM25.__init__
+
+    def count(index: BM25, documents: Sequence[str], *args: Any, **more: Any) -> None:
+        built.append(len(documents))
+        build(index, documents, *args, **more)
+
+    monkeypatch.setattr(BM25, "__init__", count)
+    sizes = range(10, 10 + len(users))
+    samples = [
+        Sample(f"q{user.id}", user.id, "Of a glacier", history=user.history[:size])
+        for user, size in zip(users, sizes, strict=True)
+    ]
+    await asyncio.gather(*(setup.ask(method, sample) for sample in samples))
+    assert sorted(built) == list(sizes)
 
 
 async def test_an_empty_difference_is_a_failed_record(tmp_path: Path) -> None:

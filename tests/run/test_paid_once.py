@@ -31,7 +31,6 @@ PROCESSES.set_forkserver_preload(
         "personabench.tasks.lamp",
         "personabench.tasks.reviews",
         "personabench.methods.rpm",
-        "rouge_score.rouge_scorer",
         "sklearn.cluster",
         "wordllama",
     ]
