@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from personabench.metrics import bleu, meteor
 from personabench.metrics.bleu import corpus_bleu, count_ngrams, signature
 from personabench.metrics.metric import Metric, Value
 from personabench.metrics.ratings import parse_number
-from personabench.metrics.rouge import RougeScorer, create_scorer
+from personabench.metrics.rouge import IMPORTS, create_scorer
 from personabench.metrics.scripts import LATIN, SPACED
 
-ROUGE_2 = Metric("rouge-2", scope=LATIN)
+ROUGE_2 = Metric("rouge-2", scope=LATIN, imports=IMPORTS)
 BLEU = Metric(
     "bleu", aggregate=corpus_bleu, signature=signature, scope=SPACED, imports=bleu.IMPORTS
 )
@@ -68,5 +68,5 @@ def _is_equal(parsed: str | None, reference: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _create_scorer() -> RougeScorer:
+def _create_scorer() -> Any:
     return create_scorer(["rouge2"])

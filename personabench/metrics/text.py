@@ -1,9 +1,9 @@
 """ROUGE of a text against one reference, and answers without reasoning, markup and lead-ins.
 
-ROUGE is the F-measure of the `rouge_score` package with its default tokenizer (lower case, every
-run outside a-z and 0-9 separates) and without stemming, as a plain number per pair; averages are
-plain means, not bootstrap mid-points.  That tokenizer reads no other script, so a Unicode variant
-counts the words of every script.
+ROUGE is the `rouge_score` package's F-measure with its default tokenizer (lower case, every run
+outside a-z and 0-9 separates) and without stemming, as a plain number per pair; averages are plain
+means, not bootstrap mid-points.  That tokenizer reads no other script, so a Unicode variant counts
+the words of every script.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from functools import lru_cache
+from typing import Any
 
 from personabench.metrics.metric import Metric
-from personabench.metrics.rouge import RougeScorer, create_scorer
+from personabench.metrics.rouge import IMPORTS, create_scorer
 from personabench.metrics.scripts import LATIN, WordTokens
 from personabench.models.reply import split_reply
 
 ROUGE = (
-    Metric("rouge-1", scope=LATIN),
-    Metric("rouge-L", scope=LATIN),
+    Metric("rouge-1", scope=LATIN, imports=IMPORTS),
+    Metric("rouge-L", scope=LATIN, imports=IMPORTS),
     Metric("rouge-1-unicode", variant_of="rouge-1"),
     Metric("rouge-L-unicode", variant_of="rouge-L"),
 )
@@ -49,7 +50,7 @@ _QUOTES = {
 
 
 @lru_cache(maxsize=2)
-def _create_scorer(every_script: bool) -> RougeScorer:
+def _create_scorer(every_script: bool) -> Any:
     return create_scorer(["rouge1", "rougeL"], WordTokens() if every_script else None)
 
 
@@ -119,8 +120,6 @@ def drop_last_lines(text: str, marks: str) -> str:
 
 def _drop_fences(text: str) -> str:
     """Drop code fences, with the blank lines before them and their white space."""
-    if "```" not in text:
-        return text
     closings = [match.span(1) for match in _CLOSING_FENCE.finditer(text)]
     kept = []
     done = 0

@@ -55,7 +55,4 @@ class Traffic:
         self.input_tokens += usage.input_tokens
         self.output_tokens += usage.output_tokens
         call = PhaseTraffic(1, response.seconds, request.max_tokens)
-        if phase in self.by_phase:
-            self.by_phase[phase].add(call)
-        else:
-            self.by_phase[phase] = call
+        self.by_phase.setdefault(phase, PhaseTraffic()).add(call)

@@ -9,7 +9,7 @@ earlier runs have paid.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -79,7 +79,7 @@ class Ledger:
     """The books of one run; a call from the cache counts at the cost of the call that filled it."""
 
     def __init__(self) -> None:
-        self._accounts: defaultdict[tuple[str, bool], _Account] = defaultdict(_Account)
+        self._accounts: dict[tuple[str, bool], _Account] = {}
         self._booked: set[int] = set()
         # Calls that an earlier run seems to have paid, unless this one's payment comes later.
         self._unpaid: dict[int, _Account] = {}
@@ -90,7 +90,7 @@ class Ledger:
         for call in calls:
             # Whole keys of millions of calls would fill the memory.
             key = hash(call.key)
-            account = self._accounts[call.phase, bool(call.profiler)]
+            account = self._accounts.setdefault((call.phase, bool(call.profiler)), _Account())
             if key not in self._booked:
                 self._booked.add(key)
                 account.book(call)

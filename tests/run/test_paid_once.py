@@ -31,6 +31,7 @@ PROCESSES.set_forkserver_preload(
         "personabench.tasks.lamp",
         "personabench.tasks.reviews",
         "personabench.methods.rpm",
+        "rouge_score.rouge_scorer",
         "sklearn.cluster",
         "wordllama",
     ]

@@ -33,6 +33,7 @@ _FORK.set_forkserver_preload(
         "personabench.tasks.prefdisco",
         "personabench.tasks.prelude",
         "numpy",
+        "rouge_score.rouge_scorer",
     ]
 )
 
