@@ -118,7 +118,8 @@ def is_labelled(task: str) -> bool:
 @cache
 def has_choices(task: str) -> bool:
     opened: Task = registry.load_class("task", task)()
-    return bool(open_split(opened, opened.default_split, None).load(0).choices)
+    dataset = open_split(opened, opened.default_split, None)
+    return any(sample.choices for sample in dataset.samples())
 
 
 def name_contract(request: Request, task: str) -> str:
