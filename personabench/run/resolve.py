@@ -376,7 +376,11 @@ class _Resolver:
             self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
-        if isinstance(method, TrainedMethod) and method.kind not in self.backend.serves:
+        if (
+            isinstance(method, TrainedMethod)
+            and method.needs_base()
+            and method.kind not in self.backend.serves
+        ):
             self.refusals.append(
                 f"method {method.name} answers through artifacts of kind '{method.kind}', which "
                 f"backend '{self.options.backend}' does not serve; use --backend transformers"

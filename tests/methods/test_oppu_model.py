@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("peft", reason="needs the extra train")
 
-from training_fixtures import make_options, train, write_headlines, write_model
+from training_fixtures import make_options, train, write_headlines
 
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
@@ -21,6 +21,7 @@ from personabench.models.backends.vllm_server import COMMAND
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.training import Report
+from personabench.testing.tiny_model import write_tiny_model
 from personabench.types import Message, Request
 
 pytestmark = pytest.mark.train
@@ -136,6 +137,6 @@ def test_vllm_gives_the_text_of_transformers(reports: list[Report], checkpoint: 
 
 @needs_vllm
 def test_vllm_gives_the_text_of_transformers_for_a_random_model(data: Path, tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model")
+    model = write_tiny_model(tmp_path / "model")
     settings = ("epochs=4", "batch=4", "learning_rate=0.03", "min_records=8")
     compare(model, asyncio.run(train(make_options(model, data, tmp_path / "results", settings))))
