@@ -92,8 +92,8 @@ test-train: $(TRAIN)/.installed $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" VLLM_CPU_KVCACHE_SPACE=1 \
 	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct \
 	  $(TRAIN)/bin/python -m pytest -m "train or not train" --timeout 1800 \
-	  tests/methods/test_oppu.py tests/methods/test_oppu_model.py tests/methods/test_stylevector.py \
-	  tests/testing/test_adapter_training_check.py
+	  tests/methods/test_oppu.py tests/methods/test_oppu_gguf.py tests/methods/test_oppu_model.py \
+	  tests/methods/test_stylevector.py tests/testing/test_adapter_training_check.py
 
 lint: $(VENV)/.installed-dev types
 	$(BIN)/ruff check .

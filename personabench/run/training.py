@@ -38,7 +38,7 @@ from personabench.api.training import Corpus, TrainContext, Trained, TrainedMeth
 from personabench.api.users import open_split
 from personabench.errors import UsageError
 from personabench.hashing import digest
-from personabench.models.backends.hf_transformers import base_identity
+from personabench.models.backends.model_identity import base_identity
 from personabench.results.files import replace_text
 from personabench.results.spec import RunSpec
 from personabench.types import Record, Sample, User

@@ -83,7 +83,7 @@ def test_a_method_without_a_model_is_trained_and_run_without_the_extra(
 
 def test_a_trained_method_needs_a_backend_with_adapters(refused: Refused) -> None:
     message = refused("run", "-m", "oppu", "-t", "lamp4", "-b", "scripted")
-    assert "backend 'scripted' does not serve; use --backend transformers or vllm" in message
+    assert "backend 'scripted' does not serve; use --backend transformers, vllm or local" in message
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,11 @@ def test_a_map_belongs_to_backends_that_serve_adapters(refused: Refused, tmp_pat
     path = tmp_path / "map.json"
     path.write_text('{"u1": "a"}')
     words = ("run", "-m", "none", "-t", "lamp4", "--adapter-map", path)
-    assert "--adapter-map: only with --backend vllm or transformers" in refused(*words)
+    only = "--adapter-map: only with --backend vllm or transformers or local, not scripted"
+    assert only in refused(*words, "-b", "scripted")
+    assert "'a' is no folder with an adapter" in refused(*words)
+    trained = refused("run", "-m", "oppu", "-t", "lamp4")
+    assert "serves a file that was made of one: name it with --checkpoint" in trained
     both = ("-b", "vllm", "--model", "m", "--adapter", "a")
     assert "leave one of them out" in refused(*words, *both)
     shuffled = ("-b", "vllm", "--model", "m", "--history", "shuffled")

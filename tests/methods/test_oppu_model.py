@@ -16,6 +16,7 @@ from training_fixtures import make_options, train, write_headlines
 
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
+from personabench.models.backends.local import THREADS, Local
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import COMMAND
 from personabench.results.run_folder import RunFolder
@@ -140,3 +141,42 @@ def test_vllm_gives_the_text_of_transformers_for_a_random_model(data: Path, tmp_
     model = write_tiny_model(tmp_path / "model")
     settings = ("epochs=4", "batch=4", "learning_rate=0.03", "min_records=8")
     compare(model, asyncio.run(train(make_options(model, data, tmp_path / "results", settings))))
+
+
+def test_llama_cpp_gives_the_text_of_transformers_on_most_questions(
+    reports: list[Report], checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packaged model is the checkpoint in 4 bits, whose products llama.cpp rounds to 8 bits."""
+    monkeypatch.setenv(THREADS, "1")
+    adapters = {
+        report.artifact.name: report.artifact.adapter
+        for report in reports
+        if report.artifact.card.owner
+    }
+    ours = asyncio.run(answer(Transformers(BackendOptions(model=str(checkpoint))), adapters))
+    local = asyncio.run(answer(Local(BackendOptions(window=512)), adapters))
+    names = ["", *adapters]
+    equal = {
+        name: sum(ours[name, question] == local[name, question] for question in QUESTIONS)
+        for name in names
+    }
+    print(equal, local)
+    assert all(count >= 3 for count in equal.values()), (ours, local)
+    assert len({tuple(local[name, question] for question in QUESTIONS) for name in names}) == 3
+
+
+def test_a_run_on_the_packaged_model_answers_through_the_adapters_of_its_checkpoint(
+    reports: list[Report], checkpoint: Path, data: Path, results: Path
+) -> None:
+    local = {"backend": "local", "backend_options": BackendOptions(checkpoint=str(checkpoint))}
+    outputs = []
+    for method in ("none", "oppu"):
+        settings = SETTINGS if method == "oppu" else ()
+        options = make_options(checkpoint, data, results, settings, methods=[method], **local)
+        (outcome,) = asyncio.run(runner.run(options))
+        lines = list(RunFolder(outcome.folder).iter_predictions())
+        assert [line.error for line in lines] == [None, None]
+        outputs.append({line.user_id: line.output for line in lines})
+    assert outputs[0] != outputs[1]
+    facts = outcome.summary.provenance["training"]
+    assert facts["users"] == len(USERS) and facts["parameters"] == 460_800
