@@ -124,9 +124,11 @@ class Training:
         """The command that trains what the run needs."""
         history = "" if self.spec.history == "own" else f" --history {self.spec.history}"
         model = f" --model {self.base['name']}" if self.base else ""
+        # The default of training, as of every model but the packaged one.
+        wording = "" if self.task.wording == "full" else f" --wording {self.task.wording}"
         return (
-            f"personabench train {self.spec.method} --task {self.spec.task}{model}{history}, with "
-            "the --data, --set, --seed and --results of the run"
+            f"personabench train {self.spec.method} --task {self.spec.task}{model}{history}"
+            f"{wording}, with the --data, --set, --seed and --results of the run"
         )
 
     @cached_property

@@ -186,7 +186,11 @@ def test_llama_cpp_gives_the_text_of_transformers(
 def test_a_run_on_the_packaged_model_answers_through_the_adapters_of_its_checkpoint(
     reports: list[Report], checkpoint: Path, data: Path, results: Path
 ) -> None:
-    local = {"backend": "local", "backend_options": BackendOptions(checkpoint=str(checkpoint))}
+    local: dict[str, Any] = {
+        "backend": "local",
+        "backend_options": BackendOptions(checkpoint=str(checkpoint)),
+        "wording": "full",
+    }
     outputs = []
     for method in ("none", "oppu"):
         settings = SETTINGS if method == "oppu" else ()
