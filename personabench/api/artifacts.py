@@ -28,7 +28,8 @@ SEEN = "records.json"
 _TEMPORARY = ".tmp"
 _PLAIN = re.compile(r"[\w+-][\w.+-]{0,79}", re.ASCII)
 
-Kind = Literal["lora", "steering_vector", "none"]
+Kind = Literal["lora", "steering_vector", "json", "none"]
+"""What an artifact is: a backend serves the first two, the method itself reads "json"."""
 
 __all__ = [
     "ADAPTER",
@@ -65,10 +66,10 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     """The identity of an artifact, and its inputs.
 
     Attributes:
-        kind: "lora", "steering_vector", or "none" if there was too little to train on.
+        kind: "lora", "steering_vector", "json", or "none" if there was too little to train on.
         method, fingerprint: the method, and the hash of everything but the records.
         owner: the user whose history it was trained on; empty for a corpus.
-        base: name and hash of the base model.
+        base: name and hash of the base model; empty for kind "json", which is trained without one.
         parent: the name of the artifact of the stage before; empty without one.
         files: SHA-256 of each file by its path in the folder.
         seen: SHA-256 of the ids of records and samples; records: their number.
@@ -115,9 +116,10 @@ class Artifact(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes of the trained adapter."""
-        files = (self.folder / ADAPTER).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
+        """Bytes of the trained adapter, or of the method's own files."""
+        adapter = self.folder / ADAPTER
+        folder = adapter if adapter.is_dir() else self.folder
+        return sum((folder / name).stat().st_size for name in hash_files(folder))
 
 
 def read_artifact(folder: Path) -> Artifact | None:

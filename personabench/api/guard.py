@@ -73,7 +73,7 @@ def explain_failure(plugin: Any, stage: str, expected: str, error: BaseException
     """Explain an exception of plugin code, and write its traceback to the log."""
     name = f"{_class_of(plugin).__name__}.{stage}"
     TRACEBACKS.error("%s", name, exc_info=error)
-    location = _locate_failure(plugin, error) or locate(plugin, stage)
+    location = locate_failure(plugin, error) or locate(plugin, stage)
     reason = describe_error(error)
     return PluginError(f"{name} ({location}): expected {expected}, but it raised {reason}")
 
@@ -203,7 +203,7 @@ def _comes_from_raise(error: BaseException) -> bool:
     return instruction == _RAISE and module.partition(".")[0] != "asyncio"
 
 
-def _locate_failure(plugin: Any, error: BaseException) -> str | None:
+def locate_failure(plugin: Any, error: BaseException) -> str | None:
     """Return the innermost line in the plugin's folder: deeper frames belong to libraries."""
     trace = traceback.walk_tb(error.__traceback__)
     stack = [(frame.f_code.co_filename, line) for frame, line in trace]

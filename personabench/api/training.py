@@ -211,7 +211,8 @@ class TrainedMethod(Method):
     """A method with artifacts of training.
 
     Attributes:
-        kind: of its artifacts, which the backend has to serve.
+        kind: of its artifacts, which the backend has to serve; "json" for files that the method
+            itself writes and reads, without a base model and without the extra `train`.
         external: True: without its artifacts it cannot run.
         inference_params: parameters that training does not depend on.
     """
@@ -228,6 +229,11 @@ class TrainedMethod(Method):
     def corpus_split(self) -> str:
         """The split that the population stage trains on; empty without such a stage."""
         return ""
+
+    @classmethod
+    def needs_base(cls) -> bool:
+        """Whether it trains a base model, whose backend then serves its artifacts."""
+        return cls.kind != "json"
 
     def needs_user(self) -> bool:
         """Whether answers need artifacts of users."""

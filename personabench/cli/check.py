@@ -29,7 +29,7 @@ from personabench.cli.parsing import split_names
 if TYPE_CHECKING:
     from personabench.api.task import Task
     from personabench.run.retrieval_check import RetrievalScore
-    from personabench.testing.checks import Finding
+    from personabench.testing.finding import Finding
 
 app = typer.Typer(
     help="Verify plugins, retrieval, a backend or published results.",
@@ -287,7 +287,7 @@ def _run_checks(findings: Iterable[Finding]) -> list[Finding]:
     """Run the checks; a fault of the plugin ends them as a check that does not hold."""
     from personabench.errors import PluginError
     from personabench.run.interrupts import ending_command
-    from personabench.testing.checks import Finding
+    from personabench.testing.finding import Finding
 
     results = []
     try:

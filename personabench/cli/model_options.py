@@ -29,6 +29,7 @@ from personabench.cli.options import (
     ApiVersion,
     Backend,
     BaseUrl,
+    Checkpoint,
     ContextLength,
     EmbedderUrl,
     Extra,
@@ -114,6 +115,7 @@ class RunModelArguments(ModelArguments):
 
     adapter: Adapter = None
     adapter_map: AdapterMap = None
+    checkpoint: Checkpoint = None
     embedder_url: EmbedderUrl = None
     rpm: RequestsPerMinute = None
     tpm: TokensPerMinute = None
@@ -124,6 +126,7 @@ class RunModelArguments(ModelArguments):
         return self.read(
             adapter=self.adapter,
             adapter_map=read_map(self.adapter_map),
+            checkpoint=self.checkpoint,
             embedder_url=self.embedder_url,
             rpm=self.rpm,
             tpm=self.tpm,

@@ -332,9 +332,18 @@ AdapterMap = Annotated[
     typer.Option(
         "--adapter-map",
         metavar="FILE",
-        help="vllm, transformers: adapter of each user, by name or folder (JSON; '*': all others).",
+        help="Adapter of each user, by name (vllm) or folder (JSON; '*': all others).",
         exists=True,
         dir_okay=False,
+        rich_help_panel=MODEL_PANEL,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="MODEL",
+        help="local: checkpoint that adapters were trained on, for trained methods.",
         rich_help_panel=MODEL_PANEL,
     ),
 ]

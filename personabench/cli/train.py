@@ -69,7 +69,7 @@ def train(
     """Train a method for the users of a task, before runs.
 
     Finished users are kept: repeat the command after an interrupt, or with more users. --model is a
-    checkpoint folder or a model on the hub. Needs the extra `train`.
+    checkpoint folder or a model on the hub, which most methods train; those need the extra `train`.
     """
     from personabench.errors import UsageError
     from personabench.models.backends.hf_transformers import require_packages
@@ -77,17 +77,24 @@ def train(
 
     if limit is not None and users is not None:
         raise UsageError("--users cannot be used together with --limit")
-    require_packages()
+    names = split_names(method)
+    # A name for the results of methods that are trained without a model, which has no part in them.
+    backend = "scripted"
+    if _need_base(names):
+        require_packages()
+        backend = "transformers"
+    elif model is not None:
+        raise UsageError(f"--model: {method} is trained without a model; leave it out")
     options = Options(
-        methods=split_names(method),
+        methods=names,
         tasks=split_names(task),
         split=split,
         data=data,
         limit=limit,
         users=users.number if users else None,
         longest=users is not None and users.longest,
-        backend="transformers",
-        backend_options=ModelArguments(backend="transformers", model=model).read(),
+        backend=backend,
+        backend_options=ModelArguments(backend=backend, model=model).read(),
         seed=seed,
         assignments=assignments or [],
         wording=read_wording(wording),
@@ -95,6 +102,22 @@ def train(
         results=results,
     )
     _execute(options, dry_run=dry_run, json=json)
+
+
+def _need_base(methods: Sequence[str]) -> bool:
+    """Whether one of the methods trains a base model.
+
+    Raises:
+        UsageError: one has nothing to train.
+    """
+    from personabench.api.registry import load_class
+    from personabench.api.training import TrainedMethod
+
+    classes = [load_class("method", name) for name in methods]
+    for cls in classes:
+        if not issubclass(cls, TrainedMethod):
+            raise _not_trained(cls.name)
+    return any(cls.needs_base() for cls in classes)
 
 
 def _execute(options: Options, *, dry_run: bool, json: bool) -> None:
@@ -125,15 +148,13 @@ async def _train(options: Options, *, dry_run: bool, json: bool) -> None:
     async with identified_models(options) as (model, _):
         for run in resolve(options, model):
             training = run.training
-            if training is None:
-                raise _not_trained(run.method.name)
+            assert training is not None
             if dry_run:
                 rows.append(_count_work(training, run.positions))
                 continue
-            assert options.backend_options.model is not None
-            trainings = Trainings(
-                training, options.backend_options.model, choose_device(), _print_report
-            )
+            base = options.backend_options.model or ""
+            device = choose_device() if base else "cpu"
+            trainings = Trainings(training, base, device, _print_report)
             reports = await trainings.execute(run.positions)
             artifacts = [report.artifact for report in reports]
             trained = sum(not report.reused for report in reports)

@@ -49,6 +49,7 @@ from personabench.leaderboard.statistics_notes import (
     describe_statistics,
     plain,
 )
+from personabench.leaderboard.training_figures import TRAINING, training_figures
 from personabench.results.files import replace_bytes
 from personabench.results.index import SCORER, Run
 from personabench.results.panels import read_panels
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from personabench.results.panels import StoredPanel
 
 # Columns of words, aligned to the left.
-WORDS = ("letter", "label", "model")
+WORDS = ("letter", "label", "model", "trained_on")
 
 BASELINE = "none"
 
@@ -374,6 +375,7 @@ def _make_row(
         statistics=statistics,
         personal=_is_personal(statistics),
         unranked=entry.unranked,
+        training=training_figures(entry),
     )
 
 
@@ -430,6 +432,7 @@ ONLY_WIDE = {
     "simulator_tokens",
     "offline_price",
     "online_price",
+    *TRAINING,
 }
 
 # Headings of columns that are shown if a row has a value; `{baseline}` is the baseline's name.
@@ -512,6 +515,7 @@ def _choose_columns(
             del columns[f"{role}_tokens"]
     if "query_price" in filled:
         columns |= _PRICES
+    columns |= {name: heading for name, heading in TRAINING.items() if name in filled}
     return columns | {"seconds": "sec"}
 
 

@@ -82,7 +82,12 @@ def _tokens_text(tokens: float | None) -> str:
     return MISSING if tokens is None else thousands(tokens)
 
 
-# Shown columns that are not one column of the row.
+def _training_text(row: Row, name: str, layout: str) -> str:
+    value = getattr(row.training, name, None)
+    return MISSING if value is None else layout.format(value)
+
+
+# Shown columns that are not one column of the row, or have a format of their own.
 _COMPOSED: dict[str, Callable[[Row], str]] = {
     "label": _label_text,
     "wins": _wins_text,
@@ -93,6 +98,11 @@ _COMPOSED: dict[str, Callable[[Row], str]] = {
     "profiler_tokens": lambda row: _tokens_text(row.costs.profiler_tokens),
     "judge_tokens": lambda row: _tokens_text(row.costs.judge_tokens),
     "simulator_tokens": lambda row: _tokens_text(row.costs.simulator_tokens),
+    "train_parameters": lambda row: _training_text(row, "train_parameters", "{:,.0f}"),
+    "train_seconds": lambda row: _training_text(row, "train_seconds", "{:,.1f}"),
+    "train_seconds_p95": lambda row: _training_text(row, "train_seconds_p95", "{:,.1f}"),
+    "train_bytes": lambda row: _training_text(row, "train_bytes", "{:,.0f}"),
+    "train_records": lambda row: _training_text(row, "train_records", "{:,.1f}"),
 }
 
 

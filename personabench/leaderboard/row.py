@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from statistics import stdev
 from typing import Any
@@ -17,6 +17,7 @@ from personabench.leaderboard.estimates import (
     Opponent,
     RowStatistics,
 )
+from personabench.leaderboard.training_figures import TrainingFigures
 from personabench.results.summary import Number
 
 # The prefix of a contrast's columns, such as `shuffled_gain_low`.
@@ -48,6 +49,7 @@ class Row:
         rank_changes: whether the row has another rank under another judge or prompt of a stored
             panel; None without one.
         frontier: whether the row is on the cost frontier; None if it is not compared there.
+        training: figures of training; None for a method that was not trained.
     """
 
     task: str
@@ -88,6 +90,7 @@ class Row:
     unranked: str = ""
     rank_changes: bool | None = None
     frontier: bool | None = None
+    training: TrainingFigures | None = None
 
     @property
     def letter(self) -> str:
@@ -133,7 +136,8 @@ class Row:
     def columns(self) -> dict[str, Any]:
         """The row as plain values by column name.
 
-        Every row of a board has the same columns, except those of metrics that it lacks.
+        Every row of a board has the same columns, except those of metrics that it lacks and of
+        training.
         """
         columns = {name: getattr(self, name) for name in _LEADING}
         columns |= self.scores
@@ -169,6 +173,8 @@ class Row:
         }
         if self.rank_changes is not None:
             columns["rank_changes"] = self.rank_changes
+        if self.training is not None:
+            columns |= asdict(self.training)
         return columns
 
     def _audited_columns(self) -> dict[str, Any]:

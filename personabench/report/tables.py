@@ -8,6 +8,7 @@ row.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from personabench.leaderboard.curves import Point, families, remarks
@@ -151,6 +152,7 @@ def _describe_row(
             "per_user": row.costs.offline_tokens or 0.0,
             "per_query": row.costs.online_tokens or 0.0,
         },
+        "training": asdict(row.training) if row.training else None,
         "metrics": described_metrics,
     }
 

@@ -383,12 +383,9 @@ class _Resolver:
             self.refusals.append(misfit)
             return
         check_requirements(method, dataset, positions)
-        if isinstance(method, TrainedMethod) and method.kind not in self.backend.serves:
-            self.refusals.append(
-                f"method {method.name} answers through artifacts of kind '{method.kind}', which "
-                f"backend '{self.options.backend}' does not serve; use --backend transformers"
-                + (" or vllm" if method.kind == "lora" else "")
-            )
+        unserved = self._explain_unserved(method)
+        if unserved:
+            self.refusals.append(unserved)
             return
 
         prompts = self._resolve_prompts(method_class, self.default_wording)
@@ -444,6 +441,24 @@ class _Resolver:
                 self._open_training(task, dataset, method, spec),
             ),
         )
+
+    def _explain_unserved(self, method: Method) -> str:
+        """Why the backend cannot serve the artifacts of a method; empty if it can."""
+        if not isinstance(method, TrainedMethod) or not method.needs_base():
+            return ""
+        if method.kind not in self.backend.serves:
+            return (
+                f"method {method.name} answers through artifacts of kind '{method.kind}', which "
+                f"backend '{self.options.backend}' does not serve; use --backend transformers"
+                + (", vllm or local" if method.kind == "lora" else "")
+            )
+        if self.backend.misses_checkpoint:
+            return (
+                f"method {method.name} is trained on a checkpoint, and backend "
+                f"'{self.options.backend}' serves a file that was made of one: name it with "
+                "--checkpoint, as the --model of personabench train"
+            )
+        return ""
 
     def _open_training(
         self, task: Task, dataset: Dataset, method: Method, spec: RunSpec

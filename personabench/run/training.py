@@ -38,7 +38,7 @@ from personabench.api.training import Corpus, TrainContext, Trained, TrainedMeth
 from personabench.api.users import open_split
 from personabench.errors import UsageError
 from personabench.hashing import digest
-from personabench.models.backends.hf_transformers import base_identity
+from personabench.models.backends.model_identity import base_identity
 from personabench.results.files import replace_text
 from personabench.results.spec import RunSpec
 from personabench.types import Record, Sample, User
@@ -84,6 +84,11 @@ class Training:
     data: Path | None
     results: Path
 
+    @property
+    def base(self) -> Mapping[str, str]:
+        """Name and hash of the base model; empty for a method that is trained without one."""
+        return base_identity(self.spec.model) if self.method.needs_base() else {}
+
     @cached_property
     def fingerprint(self) -> str:
         """The hash of everything that determines artifacts beside the records."""
@@ -98,7 +103,7 @@ class Training:
                 "task": [spec.task, spec.task_version, spec.task_hash, spec.task_params],
                 "wording": [self.task.wording, spec.prompts or None],
                 "method": [spec.method, spec.method_hash, method.version, params],
-                "base": base_identity(spec.model),
+                "base": self.base,
                 "seed": spec.seed,
             }
         )
@@ -118,10 +123,12 @@ class Training:
     def command(self) -> str:
         """The command that trains the adapters of the run."""
         history = "" if self.spec.history == "own" else f" --history {self.spec.history}"
+        model = f" --model {self.base['name']}" if self.base else ""
+        # The default of training, as of every model but the packaged one.
+        wording = "" if self.task.wording == "full" else f" --wording {self.task.wording}"
         return (
-            f"personabench train {self.spec.method} --task {self.spec.task} "
-            f"--model {self.spec.model['name']}{history}, with the --data, --set, --seed and "
-            "--results of the run"
+            f"personabench train {self.spec.method} --task {self.spec.task}{model}{history}"
+            f"{wording}, with the --data, --set, --seed and --results of the run"
         )
 
     @cached_property
@@ -271,7 +278,8 @@ class Trainings:
 
     Args:
         training: the method, its data and its base.
-        base: the folder or hub name of the base model; device: "cpu" or "cuda".
+        base: the folder or hub name of the base model, empty for a method without one; device:
+            "cpu" or "cuda".
         notify: called with every artifact, trained or reused.
     """
 
@@ -383,7 +391,7 @@ class Trainings:
             method=training.spec.method,
             fingerprint=training.fingerprint,
             owner=owner,
-            base=base_identity(training.spec.model),
+            base=training.base,
             seed=ctx.seed,
             parent=ctx.parent.name if ctx.parent else "",
             files=hash_files(ctx.folder),

@@ -5,7 +5,8 @@ result = trial(MyMethod(), limit=4)
 assert all(prediction.error is None for prediction in result.predictions)
 """
 
-from personabench.testing.checks import Finding, check_method, check_task
+from personabench.testing.checks import check_method, check_task
+from personabench.testing.finding import Finding
 from personabench.testing.trials import Trial, trial
 
 __all__ = ["Finding", "Trial", "check_method", "check_task", "trial"]

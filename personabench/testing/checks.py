@@ -6,16 +6,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from personabench.api.compatibility import explain_misfit
 from personabench.api.context import Context
 from personabench.api.dataset import Dataset, Wrapped, load_sample
 from personabench.api.guard import create
 from personabench.api.method import Method, State
 from personabench.api.registry import load_class
 from personabench.api.task import Task
+from personabench.api.training import TrainedMethod
 from personabench.api.users import open_split
+from personabench.errors import UsageError
 from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
@@ -23,8 +27,10 @@ from personabench.run.audit import Audit, Defect, audit
 from personabench.run.scoring import Tally, measure
 from personabench.run.watchdog import watch_opening
 from personabench.testing.data_access import Loaded, refuse_data_access
+from personabench.testing.finding import Finding, list_some
 from personabench.testing.population_check import find_answered_samples
-from personabench.testing.trials import Trial, trial
+from personabench.testing.training_check import check_training, open_training_examples
+from personabench.testing.trials import TrainingData, Trial, trial
 from personabench.types import Sample
 
 # Strings that occur in no data set, so that every prompt with one is a leak.
@@ -33,21 +39,6 @@ HIDDEN = "zqxv-hidden"
 
 # A small window that any single request of the example data fits, but not every history.
 SMALL_WINDOW = 2048
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check.
-
-    Attributes:
-        what: the checked property.
-        holds: whether it holds; None if that cannot be checked here.
-        detail: examples or figures.
-    """
-
-    what: str
-    holds: bool | None
-    detail: str = ""
 
 
 def check_task(
@@ -87,7 +78,7 @@ def check_task(
     yield Finding(
         what="every gold answer can be read by every scorer",
         holds=not survey.unparsed,
-        detail=_list_some(survey.unparsed),
+        detail=list_some(survey.unparsed),
     )
     if not survey.gold.n:
         yield Finding("samples have references", None, "none has one: nothing can be scored")
@@ -96,7 +87,7 @@ def check_task(
         yield Finding(
             what="evidence marks name records of the history",
             holds=not survey.stray,
-            detail=_list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
+            detail=list_some(survey.stray) or f"{survey.marked} samples have evidence marks",
         )
     yield _report_quoted(task, survey)
 
@@ -105,7 +96,7 @@ def check_task(
         yield Finding(
             what="no other history of the user answers a question",
             holds=not answered,
-            detail=_list_some(answered),
+            detail=list_some(answered),
         )
 
     _call_wording(task, dataset)
@@ -204,7 +195,7 @@ def _quotes(
 
 
 def _report_quoted(task: Task, survey: _Survey) -> Finding:
-    examples = _list_some(survey.quoted)
+    examples = list_some(survey.quoted)
     if not task.quotes_gold:
         hint = "; if that is by design, set quotes_gold = True" if examples else ""
         return Finding("no request quotes its gold answer", not examples, f"{examples}{hint}")
@@ -239,7 +230,7 @@ def _report_audit(result: Audit) -> Iterator[Finding]:
 
 def _list_cases(defect: Defect) -> str:
     sample_ids = [example["sample"] for example in defect.examples]
-    return _list_some([*sample_ids, *[""] * (defect.count - len(sample_ids))])
+    return list_some([*sample_ids, *[""] * (defect.count - len(sample_ids))])
 
 
 def _compare_to_empty(
@@ -288,24 +279,76 @@ def check_method(
         UsageError: the method cannot run on the task.
     """
 
+    if not isinstance(method, TrainedMethod):
+        yield from _check_answers(method, task, limit, refused_calls)
+        return
+
+    opened: Task = create(load_class("task", task))
+    dataset = open_split(opened, opened.default_split, None)
+    misfit = explain_misfit(method, opened, dataset)
+    if misfit:
+        raise UsageError(misfit)
+    with open_training_examples(method, opened, dataset) as examples:
+        if isinstance(examples, str):
+            yield Finding("the method can be trained here", None, examples)
+            return
+        findings = list(check_training(method, examples))
+        yield from findings
+        # Without artifacts there are no answers.
+        if findings[0].holds is not False:
+            yield from _check_answers(
+                method, task, limit, refused_calls, examples.tested, examples.data
+            )
+
+
+def _check_answers(
+    method: Method,
+    task: str,
+    limit: int,
+    refused_calls: Sequence[str],
+    dataset: Dataset | None = None,
+    training: TrainingData | None = None,
+) -> Iterator[Finding]:
+    """Check the answers of a method; a trained one is trained first, for a part of the users."""
+
     def renew() -> Method:
         # A method may keep state on itself, which must not reach the next trial.
         renewed: Method = create(type(method), method.params)
         return renewed
 
-    sequential = trial(method, task, limit=limit, concurrency=1)
+    def attempt(tried: Method, **options: Any) -> Trial:
+        return trial(tried, task, limit=limit, training=training, **{"dataset": dataset, **options})
+
+    sequential = attempt(method, concurrency=1)
     yield _report_failures("every sample gets an answer", sequential)
 
-    concurrent = trial(renew(), task, limit=limit, concurrency=16)
+    concurrent = attempt(renew(), concurrency=16)
     yield _compare_answers("concurrency does not change answers", sequential, concurrent)
 
-    without_history = trial(renew(), task, limit=limit, history="none")
+    without_history = attempt(renew(), history="none")
     yield _report_failures("users without history get an answer", without_history)
 
-    yield _check_data_access(renew(), task, limit, refused_calls)
-    yield from _check_leaks(renew(), task, limit)
+    checked: Task = create(load_class("task", task))
+    if dataset is None:
+        dataset = open_split(checked, checked.default_split, None)
+    loaded = Loaded(dataset)
+    with refuse_data_access() as calls:
+        attempt(renew(), dataset=loaded)
+    distinct = list(dict.fromkeys([*refused_calls, *calls]))
+    yield Finding("the method reads no task's data", not distinct, list_some(distinct))
 
-    in_small_window = trial(renew(), task, limit=limit, window=SMALL_WINDOW)
+    planted = attempt(
+        renew(),
+        dataset=_Planted(checked, dataset, privileged=method.privileged),
+        scored=False,
+        # A simulated user reads hidden facts, so its prompts must not count as the method's.
+        roles={"simulator": echo},
+    )
+    yield _find_canary("no prompt or answer contains a reference", CANARY, planted)
+    if not method.privileged:
+        yield _find_canary("no prompt or answer contains anything hidden", HIDDEN, planted)
+
+    in_small_window = attempt(renew(), window=SMALL_WINDOW)
     yield _report_failures(f"prompts fit a window of {SMALL_WINDOW:,} tokens", in_small_window)
 
 
@@ -316,8 +359,8 @@ def _report_failures(check: str, result: Trial) -> Finding:
             sample_ids.setdefault(prediction.error, []).append(prediction.sample_id)
 
     # Most samples fail alike, so that a message is given once.
-    failures = [f"{_list_some(ids)}: {error}" for error, ids in sample_ids.items()]
-    return Finding(check, not failures, _list_some(failures))
+    failures = [f"{list_some(ids)}: {error}" for error, ids in sample_ids.items()]
+    return Finding(check, not failures, list_some(failures))
 
 
 def _compare_answers(
@@ -327,46 +370,7 @@ def _compare_answers(
 ) -> Finding:
     pairs = zip(first.predictions, second.predictions, strict=True)
     changed = [before.sample_id for before, after in pairs if before.output != after.output]
-    return Finding(check, not changed, _list_some(changed))
-
-
-def _check_data_access(
-    method: Method,
-    task_name: str,
-    limit: int,
-    earlier_calls: Sequence[str],
-) -> Finding:
-    """Run a method on a task whose data access raises once the engine has read the samples."""
-    task: Task = create(load_class("task", task_name))
-    dataset = Loaded(open_split(task, task.default_split, None))
-    with refuse_data_access() as calls:
-        trial(method, task, limit=limit, dataset=dataset)
-
-    distinct = list(dict.fromkeys([*earlier_calls, *calls]))
-    return Finding("the method reads no task's data", not distinct, _list_some(distinct))
-
-
-def _check_leaks(
-    method: Method,
-    task_name: str,
-    limit: int,
-) -> Iterator[Finding]:
-    """Plant canaries in references and hidden facts; look for them in prompts and answers."""
-    task: Task = create(load_class("task", task_name))
-    dataset = open_split(task, task.default_split, None)
-    result = trial(
-        method,
-        task_name,
-        limit=limit,
-        dataset=_Planted(task, dataset, privileged=method.privileged),
-        scored=False,
-        # A simulated user reads hidden facts, so its prompts must not count as the method's.
-        roles={"simulator": echo},
-    )
-
-    yield _find_canary("no prompt or answer contains a reference", CANARY, result)
-    if not method.privileged:
-        yield _find_canary("no prompt or answer contains anything hidden", HIDDEN, result)
+    return Finding(check, not changed, list_some(changed))
 
 
 def _find_canary(
@@ -419,9 +423,3 @@ class _Planted(Wrapped):
         # Also beside facts that keep their text, and in samples without hidden facts.
         hidden["canary"] = HIDDEN
         return hidden
-
-
-def _list_some(items: Sequence[str]) -> str:
-    examples = ", ".join(items[:3])
-    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-    return f"{examples}{more}"

@@ -60,6 +60,9 @@ class Loaded(Wrapped):
     def load(self, position: int) -> Sample:
         return self._samples[position]
 
+    def samples(self) -> Iterator[Sample]:
+        return iter(self._samples)
+
     def flags(self, position: int) -> dict[str, float]:
         return self._flags[position]
 

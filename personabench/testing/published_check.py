@@ -24,7 +24,7 @@ from personabench.results.published import Published, Vector, default_name, read
 from personabench.results.run import Run
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Summary
-from personabench.testing.checks import Finding
+from personabench.testing.finding import Finding
 
 _HASHED_ID = re.compile(r"[0-9a-f]{16}")
 _FINGERPRINT_END = re.compile(r"-([0-9a-f]{8})$")

@@ -20,6 +20,7 @@ from personabench.api.guard import create
 from personabench.api.method import Method
 from personabench.api.prompts import Prompts, Replacements
 from personabench.api.task import Task
+from personabench.api.training import TrainedMethod
 from personabench.api.users import open_split
 from personabench.api.wording import WordingName
 from personabench.errors import UsageError
@@ -40,9 +41,64 @@ from personabench.run.resolve import ResolvedRun, build_spec
 from personabench.run.scoring import score_run
 from personabench.run.selection import select
 from personabench.run.session import create_engine
+from personabench.run.training import Report, Training, Trainings
 from personabench.types import Prediction, Request, Sampling
 
 Answer = Callable[[Request], str]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+    """What a trained method trains with in trials.
+
+    Attributes:
+        results: the folder of artifacts, which trials share.
+        corpus: the samples of the population stage, in place of a split of the task.
+        base: the folder of the base model; empty for methods whose artifacts need none.
+    """
+
+    results: Path
+    corpus: Dataset
+    base: str = ""
+
+    def at(self, results: Path) -> TrainingData:
+        """The same with another folder of artifacts."""
+        return dataclasses.replace(self, results=results)
+
+    async def train(
+        self,
+        task: Task,
+        dataset: Dataset,
+        method: TrainedMethod,
+        notify: Callable[[Report], None] = lambda report: None,
+        spec: RunSpec | None = None,
+        positions: Sequence[int] | None = None,
+    ) -> Training:
+        """Train a method for the users of a dataset, or of some of its samples.
+
+        Raises:
+            PersonabenchError: as in `personabench train`.
+        """
+        if spec is None:
+            model = Scripted().identity
+            spec = build_spec(
+                task,
+                dataset,
+                method,
+                model=model,
+                sampling=Sampling(),
+                seed=0,
+                history="own",
+                window=None,
+                simulator=None,
+            )
+        training = Training(task, dataset, method, spec, None, self.results)
+        if training.method.corpus_split:
+            training.corpus = self.corpus
+        if positions is None:
+            positions = range(len(dataset.index()))
+        await Trainings(training, self.base, "cpu", notify).execute(positions)
+        return training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +136,7 @@ def trial(
     roles: Mapping[RoleName, Answer] | None = None,
     wording: WordingName = "compact",
     replacements: Replacements | None = None,
+    training: TrainingData | None = None,
 ) -> Trial:
     """Run a method with scripted answers, on a task's example data unless a dataset is given.
 
@@ -87,7 +144,7 @@ def trial(
     for the simulated user, the judge and the profiler; a role without an answer uses the model
     under test.
     `wording` and `replacements` choose the texts of the method's prompts, `wording` also those of
-    the task's.
+    the task's.  A trained method is trained first with `training`.
 
     Raises:
         PersonabenchError: as a real run would.
@@ -130,6 +187,7 @@ def trial(
         concurrency=concurrency,
         scored=scored,
         prompts=prompts,
+        training=training,
     )
     return run_command(_run(setup, limit), farewell="interrupted")
 
@@ -147,6 +205,7 @@ class _Setup:
     concurrency: int
     scored: bool
     prompts: Prompts
+    training: TrainingData | None
 
 
 def _create_method(name: str) -> Method:
@@ -192,6 +251,11 @@ async def _run_in_folder(
         for role, backend in setup.role_backends.items()
     }
     positions = select(setup.dataset, limit, setup.spec.seed)
+    training = None
+    if isinstance(setup.method, TrainedMethod) and setup.training is not None:
+        training = await setup.training.train(
+            setup.task, setup.dataset, setup.method, spec=setup.spec, positions=positions
+        )
     run = ResolvedRun(
         spec=setup.spec,
         task=setup.task,
@@ -201,6 +265,7 @@ async def _run_in_folder(
         positions=positions,
         folder=folder,
         prompts=setup.prompts,
+        training=training,
     )
     engine = create_engine(
         run,

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from conftest import Command
 
 from personabench.errors import UsageError
 from personabench.models.backends import create
@@ -35,9 +36,54 @@ def test_training_without_the_extra_is_explained_in_one_line(
         assert 'pip install "personabench-harness[train]"' in message
 
 
+HABITS = '''from personabench import Trained, TrainedMethod
+
+
+class Habits(TrainedMethod):
+    """Answer with the user's first response before the request."""
+
+    name = "habits"
+    kind = "json"
+
+    async def train_user(self, user, ctx):
+        (ctx.folder / "first.txt").write_text(ctx.exchange(user.history[0]).output)
+        return Trained("json", parameters=1)
+
+    async def predict(self, sample, state, ctx):
+        first = (ctx.artifact(sample).folder / "first.txt").read_text()
+        return await ctx.answer(sample, notes=first)
+'''
+
+
+def test_a_method_without_a_model_is_trained_and_run_without_the_extra(
+    tmp_path: Path,
+    refused: Refused,
+    personabench: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("personabench.models.backends.hf_transformers.find_spec", lambda name: None)
+    path = tmp_path / "habits.py"
+    path.write_text(HABITS)
+    shared = ("--task", "lamp4", "--limit", "2", "--results", tmp_path / "results")
+    run = ("run", "-m", path, *shared, "-b", "scripted")
+    message = refused(*run)
+    assert "is not trained for user" in message
+    assert "personabench train habits --task lamp4, with the --data" in message
+
+    assert "trained without a model; leave it out" in refused(
+        "train", path, *shared, "--model", "m"
+    )
+    assert "users 1" in personabench("train", path, *shared).out
+    assert personabench(*run).code == 0
+    (row,) = personabench("leaderboard", "--results", tmp_path / "results", "--json").json
+    assert (row["trained_on"], row["train_parameters"]) == ("history", 1)
+    assert row["train_records"] == 1 and row["train_bytes"] > 0
+    assert "nothing to train" in refused("train", "rag", *shared)
+
+
 def test_a_trained_method_needs_a_backend_with_adapters(refused: Refused) -> None:
     message = refused("run", "-m", "oppu", "-t", "lamp4", "-b", "scripted")
-    assert "backend 'scripted' does not serve; use --backend transformers or vllm" in message
+    assert "backend 'scripted' does not serve; use --backend transformers, vllm or local" in message
 
 
 @pytest.mark.parametrize(
@@ -63,7 +109,11 @@ def test_a_map_belongs_to_backends_that_serve_adapters(refused: Refused, tmp_pat
     path = tmp_path / "map.json"
     path.write_text('{"u1": "a"}')
     words = ("run", "-m", "none", "-t", "lamp4", "--adapter-map", path)
-    assert "--adapter-map: only with --backend vllm or transformers" in refused(*words)
+    only = "--adapter-map: only with --backend vllm or transformers or local, not scripted"
+    assert only in refused(*words, "-b", "scripted")
+    assert "'a' is no folder with an adapter" in refused(*words)
+    trained = refused("run", "-m", "oppu", "-t", "lamp4")
+    assert "serves a file that was made of one: name it with --checkpoint" in trained
     both = ("-b", "vllm", "--model", "m", "--adapter", "a")
     assert "leave one of them out" in refused(*words, *both)
     shuffled = ("-b", "vllm", "--model", "m", "--history", "shuffled")

@@ -28,7 +28,6 @@ from training_fixtures import (
     resolve_runs,
     train,
     write_headlines,
-    write_model,
 )
 
 from personabench.api.artifacts import Artifact, Artifacts, check_embargo, read_artifact
@@ -45,6 +44,7 @@ from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.options import Options
 from personabench.run.training import Report, Trainings
+from personabench.testing.tiny_model import write_tiny_model
 from personabench.types import Message, Prediction, Record, Request, Sample
 
 CLI = (sys.executable, "-c", "from personabench.cli.app import main; main()")
@@ -55,7 +55,7 @@ RANK = 8
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

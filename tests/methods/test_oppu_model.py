@@ -12,15 +12,22 @@ import pytest
 pytest.importorskip("torch", reason="needs the extra train")
 pytest.importorskip("peft", reason="needs the extra train")
 
-from training_fixtures import make_options, train, write_headlines, write_model
+import gguf
+import torch
+from gguf.quants import dequantize
+from training_fixtures import make_options, train, write_headlines
 
+from personabench.models.backends import gguf_lora
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
+from personabench.models.backends.local import THREADS, Local, find_model
+from personabench.models.backends.repack import _copy_metadata
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import COMMAND
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
 from personabench.run.training import Report
+from personabench.testing.tiny_model import write_tiny_model
 from personabench.types import Message, Request
 
 pytestmark = pytest.mark.train
@@ -136,6 +143,62 @@ def test_vllm_gives_the_text_of_transformers(reports: list[Report], checkpoint: 
 
 @needs_vllm
 def test_vllm_gives_the_text_of_transformers_for_a_random_model(data: Path, tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model")
+    model = write_tiny_model(tmp_path / "model")
     settings = ("epochs=4", "batch=4", "learning_rate=0.03", "min_records=8")
     compare(model, asyncio.run(train(make_options(model, data, tmp_path / "results", settings))))
+
+
+def write_full_precision(path: Path) -> Path:
+    """Write the packaged model as numbers in fp32 that are those of the checkpoint, in bf16."""
+    reader = gguf.GGUFReader(find_model(None))
+    writer = gguf.GGUFWriter(path, "llama")
+    _copy_metadata(reader, writer)
+    for tensor in reader.tensors:
+        weights = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
+        writer.add_tensor(tensor.name, weights.bfloat16().float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_llama_cpp_gives_the_text_of_transformers(
+    reports: list[Report], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without quantisation; that of the packaged model changes the model's own answers as much."""
+    monkeypatch.setenv(THREADS, "1")
+    adapters = {
+        report.artifact.name: report.artifact.adapter
+        for report in reports
+        if report.artifact.card.owner
+    }
+    options = BackendOptions(model=str(write_full_precision(tmp_path / "full.gguf")), window=512)
+    ours = asyncio.run(answer(Transformers(BackendOptions(model=str(checkpoint))), adapters))
+    assert asyncio.run(answer(Local(options), adapters)) == ours
+    assert len({tuple(ours[name, question] for question in QUESTIONS) for name in adapters}) == 2
+
+    # Rows of queries and keys in the order of the checkpoint are another change of the model.
+    monkeypatch.setattr(gguf_lora, "interleave_rows", lambda matrix, heads: matrix)
+    assert asyncio.run(answer(Local(options), adapters)) != ours
+
+
+def test_a_run_on_the_packaged_model_answers_through_the_adapters_of_its_checkpoint(
+    reports: list[Report], checkpoint: Path, data: Path, results: Path
+) -> None:
+    local: dict[str, Any] = {
+        "backend": "local",
+        "backend_options": BackendOptions(checkpoint=str(checkpoint)),
+        "wording": "full",
+    }
+    outputs = []
+    for method in ("none", "oppu"):
+        settings = SETTINGS if method == "oppu" else ()
+        options = make_options(checkpoint, data, results, settings, methods=[method], **local)
+        (outcome,) = asyncio.run(runner.run(options))
+        lines = list(RunFolder(outcome.folder).iter_predictions())
+        assert [line.error for line in lines] == [None, None]
+        outputs.append({line.user_id: line.output for line in lines})
+    assert outputs[0] != outputs[1]
+    facts = outcome.summary.provenance["training"]
+    assert facts["users"] == len(USERS) and facts["parameters"] == 460_800

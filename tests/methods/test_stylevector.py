@@ -19,7 +19,6 @@ from training_fixtures import (
     resolve_runs,
     train,
     write_headlines,
-    write_model,
 )
 
 from personabench.api.training import TrainContext
@@ -27,6 +26,7 @@ from personabench.errors import UsageError
 from personabench.models.backends.hf_transformers import load_checkpoint, tokenize_prompt
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
+from personabench.testing.tiny_model import write_tiny_model
 
 METHOD = ["stylevector"]
 LAYER = 0
@@ -34,7 +34,7 @@ LAYER = 0
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("model"))
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

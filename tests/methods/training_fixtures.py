@@ -1,4 +1,4 @@
-"""A random model of two layers with a tokenizer of bytes, and headlines of users with a habit."""
+"""Headlines of users with a habit, and what trains on them."""
 
 from __future__ import annotations
 
@@ -16,45 +16,6 @@ from personabench.run.training import Report, Trainings
 WORDS = ("harbour", "lantern", "gravel", "orchard", "velvet", "kettle", "meadow", "ribbon")
 ENDINGS = {"u1": "!!!", "u2": "???", "u3": "..."}
 """How each tested user ends all headlines."""
-TEMPLATE = (
-    "{% for message in messages %}<s>{{ message['role'] }}\n{{ message['content'] }}</s>"
-    "{% endfor %}{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
-CHARACTERS = 256
-
-
-def write_model(folder: Path, seed: int = 0) -> Path:
-    """Write the model: 64 numbers wide, under a megabyte; each byte is a token."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: number for number, character in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=CHARACTERS + 2,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        # vLLM's kernels for the CPU know no heads under 32 numbers.
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        bos_token_id=fast.bos_token_id,
-        eos_token_id=fast.eos_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def write_headlines(

@@ -10,7 +10,8 @@ import pytest
 from personabench import Context, Message, Method, Sample
 from personabench.api import registry
 from personabench.errors import UsageError
-from personabench.testing.checks import Finding, check_method, check_task
+from personabench.testing.checks import check_method, check_task
+from personabench.testing.finding import Finding
 
 LATE = "nothing later than its sample is visible"
 

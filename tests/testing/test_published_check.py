@@ -21,7 +21,7 @@ from personabench.results.index import read_published
 from personabench.results.published import publish
 from personabench.results.run_folder import RunFolder
 from personabench.run import runner
-from personabench.testing.checks import Finding
+from personabench.testing.finding import Finding
 from personabench.testing.published_check import check_published
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"

@@ -70,3 +70,20 @@ def describe_map(names: Mapping[str, str]) -> str:
     """Describe a map for the name of a model: the number of its users."""
     users = sum(bool(name) for user, name in names.items() if user != DEFAULT)
     return f"{users}-adapters" + ("" if DEFAULT not in names else "-default")
+
+
+def check_mapped(mapped: Mapping[str, str], folders: Mapping[str, Path]) -> None:
+    """Check that the adapters of a map are folders, for backends that load them themselves.
+
+    Args:
+        mapped: the names of users' adapters; folders: those of folders on this machine.
+
+    Raises:
+        UsageError: one is the name of a served adapter.
+    """
+    for user, name in mapped.items():
+        if name and name not in folders:
+            raise UsageError(
+                f"--adapter-map, user {user}: '{name}' is no folder with an adapter; "
+                "names of served adapters are for --backend vllm"
+            )

@@ -84,6 +84,18 @@ class VLLMOptions:
 
 
 @dataclass(frozen=True)
+class LocalOptions:
+    """Options of the `local` backend alone.
+
+    Attributes:
+        checkpoint: the folder or hub name of the checkpoint that the model's file was made of, on
+            which adapters are trained.
+    """
+
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
 class OpenAIOptions:
     """Options of the `openai` backend alone.
 
@@ -101,7 +113,7 @@ class OpenAIOptions:
 
 # Dataclasses collect fields from the last base to the first, so those of a connection come first.
 @dataclass(frozen=True)
-class BackendOptions(OpenAIOptions, VLLMOptions, ConnectionOptions):
+class BackendOptions(LocalOptions, OpenAIOptions, VLLMOptions, ConnectionOptions):
     """Options of a backend, from the command line.
 
     One flat class, since the backend is known only when the options are; `backends.create` rejects
@@ -142,6 +154,8 @@ class Backend(ABC):
             `identify`.
         serves: the kinds of artifacts of training that it can answer through: "lora" for adapters,
             "steering_vector" for vectors that are added to hidden states.
+        misses_checkpoint: whether `--checkpoint` has to name the model that its adapters are
+            trained on.
         adapters: the folders of artifacts on this machine, by the names in requests.
         scales: the strength of each that has another than 1.
     """
@@ -153,6 +167,7 @@ class Backend(ABC):
     supports_reply_logprobs: bool = False
     packaged: bool = False
     serves: frozenset[str] = frozenset()
+    misses_checkpoint: bool = False
     dialect: Dialect = PLAIN
     writer: RequestWriter | None = None
     address: str = ""

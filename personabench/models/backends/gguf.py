@@ -38,13 +38,46 @@ def has_chat_template(path: Path) -> bool:
         return True
 
 
-def _iter_keys(file: IO[bytes]) -> Iterator[str]:
+def read_outline(path: Path) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Read the single values of a model's metadata, and the shapes of its tensors, columns first.
+
+    Raises:
+        OSError, ValueError, LookupError, struct.error: the file cannot be read.
+    """
+    values: dict[str, Any] = {}
+    shapes = {}
+    with path.open("rb") as file:
+        tensors, count = _read_header(file)
+        for _ in range(count):
+            key = _read_string(file)
+            (kind,) = _unpack(file, "I")
+            if kind == _STRING:
+                values[key] = _read_string(file)
+            elif kind in _SCALARS:
+                (values[key],) = _unpack(file, _SCALARS[kind])
+            else:
+                _skip(file, kind)
+        for _ in range(tensors):
+            name = _read_string(file)
+            (dimensions,) = _unpack(file, "I")
+            shapes[name] = list(_unpack(file, "Q" * dimensions))
+            # Its format and its place in the file.
+            _unpack(file, "IQ")
+    return values, shapes
+
+
+def _read_header(file: IO[bytes]) -> tuple[int, int]:
+    """The numbers of tensors and of keys."""
     magic = file.read(4)
     (version,) = _unpack(file, "I")
     if magic != b"GGUF" or version not in _VERSIONS:
         raise ValueError("not a GGUF file of a version in use")
+    tensors, count = _unpack(file, "QQ")
+    return tensors, count
 
-    _tensors, count = _unpack(file, "QQ")
+
+def _iter_keys(file: IO[bytes]) -> Iterator[str]:
+    _, count = _read_header(file)
     for _ in range(count):
         yield _read_string(file)
         _skip(file, _unpack(file, "I")[0])

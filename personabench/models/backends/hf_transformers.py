@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from personabench.errors import BackendError, UsageError
-from personabench.models.backends.adapters import STEERING, VECTOR
+from personabench.models.backends.adapters import STEERING, VECTOR, check_mapped
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.local import THREADS, count_threads
 from personabench.models.backends.model_identity import model_identity
@@ -45,11 +45,6 @@ def require_packages() -> None:
         )
 
 
-def base_identity(identity: Mapping[str, str]) -> dict[str, str]:
-    """The part of a model's identity that all backends share: its name and its files' hash."""
-    return {name: identity[name] for name in ("name", "sha256") if name in identity}
-
-
 class Transformers(Backend):
     """A causal language model of the transformers library: `--model FOLDER` or a hub name."""
 
@@ -69,12 +64,7 @@ class Transformers(Backend):
             raise UsageError(
                 "--backend transformers needs --model: a checkpoint folder, or a model on the hub"
             )
-        for user, name in self._mapped.items():
-            if name and name not in self.adapters:
-                raise UsageError(
-                    f"--adapter-map, user {user}: '{name}' is no folder with an adapter; "
-                    "names of served adapters are for --backend vllm"
-                )
+        check_mapped(self._mapped, self.adapters)
         identity = model_identity(self.options.model)
         self.identity = {**identity, "kind": "transformers", **self.options.marks, **self.map_marks}
 

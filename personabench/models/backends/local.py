@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import msgspec
 
 from personabench.errors import BackendError, UsageError
+from personabench.models.backends.adapters import check_mapped
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.chat_completion import (
     Completion,
@@ -31,6 +32,8 @@ from personabench.models.backends.chat_completion import (
 )
 from personabench.models.backends.dialect import PLAIN, Dialect
 from personabench.models.backends.gguf import has_chat_template
+from personabench.models.backends.local_adapters import LocalAdapters
+from personabench.models.backends.model_identity import model_identity
 from personabench.models.backends.repack import repack
 from personabench.models.environment import can_reach, refuse_download
 from personabench.models.tokens import Tokens
@@ -63,6 +66,7 @@ class Local(Backend):
     """
 
     concurrency = SLOTS
+    serves = frozenset({"lora"})
 
     def __init__(self, options: BackendOptions) -> None:
         super().__init__(options)
@@ -71,6 +75,8 @@ class Local(Backend):
         self._server: Any = None
         self._stderr: int | None = None
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama")
+        self.misses_checkpoint = options.checkpoint is None
+        self._adapters = LocalAdapters(self.adapters, self.scales, self._restart)
 
     async def identify(self) -> None:
         self.path = find_model(self.options.model)
@@ -84,15 +90,44 @@ class Local(Backend):
                 )
             file.seek(0)
             sha = hashlib.file_digest(file, "sha256").hexdigest()
+        check_mapped(self._mapped, self.adapters)
         self.identity: Mapping[str, str] = {
             "kind": "gguf",
             "name": self.path.stem,
             "sha256": sha,
             **self.options.marks,
+            **self.map_marks,
+            **self._checkpoint_marks(),
         }
         self.writer = self.create_writer(_NEUTRAL_SAMPLING, None, is_nearby=True)
 
+    def _checkpoint_marks(self) -> dict[str, str]:
+        """The identity of the checkpoint that adapters are trained on, as `base_identity` reads it.
+
+        Adapters of a checkpoint fit every GGUF file that was made of it.
+        """
+        if self.options.checkpoint is None:
+            return {}
+        identity = model_identity(self.options.checkpoint)
+        return {
+            f"checkpoint_{name}": identity[name] for name in ("name", "sha256") if name in identity
+        }
+
     async def open(self, log: Path | None = None) -> None:
+        self._log = log
+        self._divert(log)
+        try:
+            self._adapters.preload()
+            self._server = await self._start()
+        except UsageError:
+            self._restore()
+            raise
+
+        self.tokens = self._tokens = ServerTokens(self._server.listening_address)
+        self.window = min(self._tokens.window, self.options.window or self._tokens.window)
+
+    async def _start(self) -> Any:
+        """Start a server with the adapters that are to be served."""
         try:
             import xllamacpp
         except ImportError as error:
@@ -100,27 +135,33 @@ class Local(Backend):
                 f"the local backend needs xllamacpp ({error}); pip install xllamacpp"
             ) from error
 
-        params = self._server_params(xllamacpp)
-        self._divert(log)
         loop = asyncio.get_running_loop()
+        adapters = await loop.run_in_executor(None, self._adapters.write, self.path)
+        params = self._server_params(xllamacpp, adapters)
         try:
-            self._server = await loop.run_in_executor(None, xllamacpp.Server, params)
+            return await loop.run_in_executor(None, xllamacpp.Server, params)
         except RuntimeError as error:
-            self._restore()
             raise UsageError(
-                f"{self.path} does not load as a model: {_first_error(log) or error}; "
+                f"{self.path} does not load as a model: {_first_error(self._log) or error}; "
                 f"the file may be incomplete or made for another llama.cpp; {_HELP}"
             ) from error
 
-        self.tokens = self._tokens = ServerTokens(self._server.listening_address)
-        self.window = min(self._tokens.window, self.options.window or self._tokens.window)
+    async def _restart(self) -> None:
+        server = await self._start()
+        self._tokens.connect(server.listening_address)
+        self._server = server
 
-    def _server_params(self, xllamacpp: Any) -> Any:
+    def _server_params(self, xllamacpp: Any, adapters: Sequence[Path]) -> Any:
         params = xllamacpp.CommonParams()
         params.model.path = str(self.path)
         params.n_parallel = SLOTS
         params.n_ctx = SLOTS * (self.options.window or WINDOW)
         params.cache_ram_mib = PROMPT_CACHE
+        if adapters:
+            params.lora_adapters = [_adapter_info(xllamacpp, path) for path in adapters]
+            params.lora_init_without_apply = True
+            # Its prompts do not say which adapter has read them.
+            params.cache_ram_mib = 0
         # llama.cpp would otherwise shrink the window to the free memory, which changes results.
         params.fit_params = False
         threads = count_threads()
@@ -151,19 +192,17 @@ class Local(Backend):
     async def complete(self, request: Request, group: str) -> Response:
         assert self.writer is not None
         body = self.writer.write("local", request)
-        handle = self._server.handle_chat_completions
-        if self.dialect.api == "completions":
-            handle = self._server.handle_completions
-            if request.schema is not None:
-                # This API of llama.cpp has a field of its own for it.
-                body.pop("response_format")
-                body["json_schema"] = request.schema
+        if self.dialect.api == "completions" and request.schema is not None:
+            # This API of llama.cpp has a field of its own for it.
+            body.pop("response_format")
+            body["json_schema"] = request.schema
 
         loop = asyncio.get_running_loop()
         try:
-            # Through JSON, since the binding takes plain dictionaries only.
-            plain = msgspec.to_builtins(body)
-            reply = await loop.run_in_executor(self._threads, handle, plain)
+            async with self._adapters.through(request.adapter or "") as fields:
+                # Through JSON, since the binding takes plain dictionaries only.
+                plain = {**msgspec.to_builtins(body), **fields}
+                reply = await loop.run_in_executor(self._threads, self._handle, plain)
         except ValueError as error:
             # A chat template that refuses the messages.
             message = str(error).strip().splitlines()[-1]
@@ -175,8 +214,14 @@ class Local(Backend):
         read_text_choice(completion)
         return build_response(completion)
 
+    def _handle(self, body: Mapping[str, Any]) -> Any:
+        if self.dialect.api == "completions":
+            return self._server.handle_completions(body)
+        return self._server.handle_chat_completions(body)
+
     async def aclose(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._adapters.close()
         if self._server is not None:
             self._tokens.close()
             self._server = None
@@ -213,6 +258,14 @@ class Local(Backend):
         self._stderr = None
 
 
+def _adapter_info(xllamacpp: Any, path: Path) -> Any:
+    info = xllamacpp.CommonAdapterLoraInfo()
+    info.path = str(path)
+    # Only the requests that name an adapter get it.
+    info.scale = 0.0
+    return info
+
+
 def _turn(role: str) -> dict[str, str]:
     return {"role": role, "content": "x"}
 
@@ -231,12 +284,17 @@ class ServerTokens(Tokens):
     """Token counts by the loaded model's own tokenizer, from the in-process server."""
 
     def __init__(self, address: str) -> None:
-        self._host = address.removeprefix("http://")
         self._lock = threading.Lock()
-        self._connection = http.client.HTTPConnection(self._host, timeout=60)
+        self._connection = _connect(address)
         properties = self._request("GET", "/props", None)
         self.window: int = properties["default_generation_settings"]["n_ctx"]
         self._template = properties.get("chat_template_caps") or {}
+
+    def connect(self, address: str) -> None:
+        """Count with another server of the same model."""
+        with self._lock:
+            self._connection.close()
+            self._connection = _connect(address)
 
     def has_system_role(self) -> bool:
         """Whether the chat template has a system role of its own."""
@@ -284,6 +342,10 @@ class ServerTokens(Tokens):
         self._connection.request(verb, path, content, {"Content-Type": "application/json"})
         reply = self._connection.getresponse()
         return json.loads(reply.read())
+
+
+def _connect(address: str) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
 
 
 def count_threads() -> int:

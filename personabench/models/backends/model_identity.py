@@ -25,6 +25,20 @@ BLOCK, BLOCKS = 1 << 16, 64
 _CONTENT = {".json", ".safetensors", ".bin", ".gguf", ".model", ".jinja", ".txt", ".pt"}
 
 
+CHECKPOINT = "checkpoint_"
+"""The prefix of the identity of the checkpoint that a GGUF file was made of, beside its own."""
+
+
+def base_identity(identity: Mapping[str, str]) -> dict[str, str]:
+    """The part of a model's identity that all backends share: its name and its files' hash.
+
+    Of a GGUF file, it is that of the checkpoint that it was made of, if this is known.
+    """
+    prefix = CHECKPOINT if f"{CHECKPOINT}name" in identity else ""
+    names = ("name", "sha256")
+    return {name: identity[prefix + name] for name in names if prefix + name in identity}
+
+
 def model_identity(model: str, arguments: Sequence[str] = ()) -> dict[str, str]:
     """Return the identity of a model, with the serving arguments that may change its answers.
 

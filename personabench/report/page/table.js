@@ -5,6 +5,8 @@ const chosenColumns = new Map();
 
 const isFilled = (value) => ![null, undefined, ""].includes(value);
 const NONE = { value: null };
+const trained = (name) => ({ row }) => row.training?.[name] ?? null;
+const amount = (line, name) => (isKnown(trained(name)(line)) ? count(trained(name)(line)) : "");
 const control = (line, role) => (isTested(line) ? line.row[role] : NONE);
 
 /**
@@ -12,6 +14,7 @@ const control = (line, role) => (isTested(line) ? line.row[role] : NONE);
  * @property about a sentence for the heading and the list of columns.
  * @property rare hidden until the reader asks for it, or until a row has something to report (`alarm`).
  * @property screen left out of print.
+ * @property training of trained methods, and only there where one is among all rows.
  */
 const COLUMNS = [
   { name: "Method", about: "The method, its parameters that are not at their default, and its history control.", text: true, value: ({ row }) => row.label, cell: methodCell, head: true },
@@ -29,6 +32,12 @@ const COLUMNS = [
   { name: "Owed", about: "Samples that the run has not done yet.", rare: true, alarm: true, value: ({ row }) => row.owed, cell: ({ row }) => count(row.owed) },
   { name: "Tokens/query", about: "Tokens of all calls at question time, by sample.", screen: true, value: ({ row }) => row.costs.per_query, cell: ({ row }) => count(row.costs.per_query) },
   { name: "Tokens/user", about: "Tokens spent once to know a user.", rare: true, screen: true, value: ({ row }) => row.costs.per_user, cell: ({ row }) => count(row.costs.per_user) },
+  { name: "Trained on", about: "What the method was trained on: train (samples of the training split), history (the user's own records), or both.", training: true, text: true, value: trained("trained_on") },
+  { name: "Training s/user", about: "Seconds of a user's training, the mean over users.", training: true, screen: true, value: trained("train_seconds") },
+  { name: "Training s, p95", about: "Seconds of a user's training, the 95th percentile over users.", training: true, rare: true, screen: true, value: trained("train_seconds_p95") },
+  { name: "Parameters/user", about: "Trained numbers of a user's artifact.", training: true, rare: true, screen: true, value: trained("train_parameters"), cell: (line) => amount(line, "train_parameters") },
+  { name: "Bytes/user", about: "Size of a user's artifact.", training: true, rare: true, screen: true, value: trained("train_bytes"), cell: (line) => amount(line, "train_bytes") },
+  { name: "Records/user", about: "Records that a user's artifact was trained on, the mean over users.", training: true, rare: true, screen: true, value: trained("train_records") },
   { name: "Run", about: "The run's short name, which leads to everything that identifies it.", text: true, screen: true, value: ({ row }) => row.run, cell: runCell },
 ];
 const FIXED = new Set(["Method", "Score"]);
@@ -101,8 +110,11 @@ function sortBy(column) {
   byId("table").querySelector(`th[data-column="${column.name}"] button`)?.focus();
 }
 
+const hasTraining = () => report.groups.some((group) => group.rows.some((row) => row.training));
+const possibleColumns = () => COLUMNS.filter((column) => !column.training || hasTraining());
+
 function shownColumns(lines) {
-  return COLUMNS.filter((column) => {
+  return possibleColumns().filter((column) => {
     if (FIXED.has(column.name)) return true;
     if (chosenColumns.has(column.name)) return chosenColumns.get(column.name);
     if (column.alarm) return lines.some((line) => column.value(line));
@@ -159,7 +171,7 @@ function showTable() {
 
 /** The list of columns, each with its sentence: what to show, and what it means. */
 function showChooser(all, columns) {
-  byId("columns").replaceChildren(...COLUMNS.map((column) => {
+  byId("columns").replaceChildren(...possibleColumns().map((column) => {
     const box = el("input", { type: "checkbox", name: column.name, checked: columns.includes(column), disabled: FIXED.has(column.name) });
     box.addEventListener("change", () => {
       chosenColumns.set(column.name, box.checked);
