@@ -55,8 +55,8 @@ test-matrix: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m matrix
 
 # The reference results: the model of the demo, called in the same way, on the whole example data of LaMP-4, at most 90
-# minutes on two cores; stopped, it goes on. PERSONAMEM=FOLDER, with the official 32k files, adds the rules on
-# PersonaMem, which call no model.
+# minutes on two cores; stopped, it goes on. PERSONAMEM=FOLDER, with the official 32k files, adds rules and the model on
+# PersonaMem, with one thread and room for a letter: about an hour and a half more.
 REFERENCE := results/reference
 REFERENCE_RUNS := results/for-reference
 PERSONAMEM ?=
@@ -67,8 +67,9 @@ leaderboard: $(VENV)/.installed
 	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method none,rag,summary,copy_input,copy_nearest
 	$(REFERENCE_RUN) --task lamp4 $(REFERENCE_MODEL) --method rag --history shuffled
 ifneq ($(PERSONAMEM),)
-	$(REFERENCE_RUN) --task personamem --split 32k --data $(PERSONAMEM) \
-	  --method first_option,longest_option,shortest_option,most_familiar,majority_letter,type_length
+	PERSONABENCH_THREADS=1 $(BIN)/personabench run --results $(REFERENCE_RUNS) $(REFERENCE_MODEL) --max-tokens 16 \
+	  --task personamem --split 32k --data $(PERSONAMEM) \
+	  --method none,rag,first_option,longest_option,shortest_option,most_familiar,majority_letter,type_length
 endif
 	$(MAKE) published-leaderboard
 
