@@ -140,7 +140,7 @@ class Evolution:
         import gepa
 
         middle = len(self._records) // 2
-        found: Any = gepa.optimize(
+        result: Any = gepa.optimize(
             seed_candidate={_PART: self._ctx.part(PROMPTS, "seed")},
             trainset=list(self._records[:middle]),
             valset=list(self._records[middle:]),
@@ -156,8 +156,8 @@ class Evolution:
         # The package goes on after a failed proposal, but a failed call is the sample's failure.
         if self._failure is not None:
             raise self._failure
-        scores = [round(float(score), 6) for score in found.val_aggregate_scores]
-        return str(found.best_candidate[_PART]), scores
+        scores = [round(float(score), 6) for score in result.val_aggregate_scores]
+        return str(result.best_candidate[_PART]), scores
 
     def _await(self, coroutine: Coroutine[Any, Any, T]) -> T:
         try:

@@ -159,8 +159,8 @@ class Mara(Method):
 
         def build(shown: Sequence[Record]) -> Sequence[Message]:
             # The task's own request, so that the form of the answer is stated to every agent.
-            asked = ctx.word(sample, shown, notes, form.contract).messages
-            return (*asked, Message("assistant", previous or "…"), Message("user", request))
+            opening = ctx.word(sample, shown, notes, form.contract).messages
+            return (*opening, Message("assistant", previous or "…"), Message("user", request))
 
         messages = ctx.fit(build, records, form.max_tokens)
         reply = await ctx.complete(messages, max_tokens=form.max_tokens)

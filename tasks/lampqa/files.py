@@ -89,8 +89,8 @@ def find_parts(root: Path, config: str, split: str) -> list[Part]:
         DataError: there are none.
     """
     configs = (config,) if config else CONFIGS
-    found = (Part(name, find_split_files(root, name, SPLITS[split])) for name in configs)
-    parts = [part for part in found if part.paths]
+    candidates = (Part(name, find_split_files(root, name, SPLITS[split])) for name in configs)
+    parts = [part for part in candidates if part.paths]
     if not parts:
         raise DataError(
             f"{root} has no files of {' or '.join(configs)}, split {split}; expected "
