@@ -278,13 +278,12 @@ def check_method(
     Raises:
         UsageError: the method cannot run on the task.
     """
-
-    if not isinstance(method, TrainedMethod):
-        yield from _check_answers(method, task, limit, refused_calls)
-        return
-
     opened: Task = create(load_class("task", task))
     dataset = open_split(opened, opened.default_split, None)
+    if not isinstance(method, TrainedMethod):
+        yield from _check_answers(method, opened, dataset, limit, refused_calls)
+        return
+
     misfit = explain_misfit(method, opened, dataset)
     if misfit:
         raise UsageError(misfit)
@@ -297,16 +296,16 @@ def check_method(
         # Without artifacts there are no answers.
         if findings[0].holds is not False:
             yield from _check_answers(
-                method, task, limit, refused_calls, examples.tested, examples.data
+                method, opened, examples.tested, limit, refused_calls, examples.data
             )
 
 
 def _check_answers(
     method: Method,
-    task: str,
+    task: Task,
+    dataset: Dataset,
     limit: int,
     refused_calls: Sequence[str],
-    dataset: Dataset | None = None,
     training: TrainingData | None = None,
 ) -> Iterator[Finding]:
     """Check the answers of a method; a trained one is trained first, for a part of the users."""
@@ -316,8 +315,8 @@ def _check_answers(
         renewed: Method = create(type(method), method.params)
         return renewed
 
-    def attempt(tried: Method, **options: Any) -> Trial:
-        return trial(tried, task, limit=limit, training=training, **{"dataset": dataset, **options})
+    def attempt(tried: Method, dataset: Dataset = dataset, **options: Any) -> Trial:
+        return trial(tried, task, limit=limit, dataset=dataset, training=training, **options)
 
     sequential = attempt(method, concurrency=1)
     yield _report_failures("every sample gets an answer", sequential)
@@ -328,9 +327,6 @@ def _check_answers(
     without_history = attempt(renew(), history="none")
     yield _report_failures("users without history get an answer", without_history)
 
-    checked: Task = create(load_class("task", task))
-    if dataset is None:
-        dataset = open_split(checked, checked.default_split, None)
     loaded = Loaded(dataset)
     with refuse_data_access() as calls:
         attempt(renew(), dataset=loaded)
@@ -339,7 +335,7 @@ def _check_answers(
 
     planted = attempt(
         renew(),
-        dataset=_Planted(checked, dataset, privileged=method.privileged),
+        dataset=_Planted(task, dataset, privileged=method.privileged),
         scored=False,
         # A simulated user reads hidden facts, so its prompts must not count as the method's.
         roles={"simulator": echo},
