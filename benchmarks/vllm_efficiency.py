@@ -112,7 +112,7 @@ async def measure_harness(
         assert outcome.summary.status == "complete", outcome.summary
     summary = outcomes[-1].summary
     usage = summary.usage["predict"]
-    return Throughput(summary.seconds, usage["input_tokens"], usage["output_tokens"])
+    return Throughput(summary.seconds, usage.input_tokens, usage.output_tokens)
 
 
 def measure_offline(
