@@ -106,6 +106,7 @@ types: $(VENV)/.installed-dev
 	@rm -rf $(TYPES) && mkdir -p $(TYPES)
 	@ln -s $(CURDIR)/personabench/* $(CURDIR)/methods $(CURDIR)/tasks $(TYPES)/
 	$(BIN)/mypy $(TYPES)
+	$(BIN)/mypy benchmarks
 
 # The documentation as a site with search, in build/site/html; a broken link or anchor ends the build.
 docs: $(VENV)/.installed-docs

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,10 @@ def _is_ready(port: int) -> bool:
 @contextmanager
 def random_order(wanted: bool) -> Iterator[None]:
     """Have runs work on their samples at random."""
-    resolve: Callable[..., list[ResolvedRun]] = runner.resolve
+    resolve = runner.resolve
 
-    def shuffled(*arguments: Any) -> list[ResolvedRun]:
-        jobs = resolve(*arguments)
+    def shuffled(*arguments: Any, **options: Any) -> list[ResolvedRun]:
+        jobs = resolve(*arguments, **options)
         return [
             dataclasses.replace(
                 job, positions=random.Random(0).sample(job.positions, len(job.positions))

@@ -56,8 +56,9 @@ def draw_per_user(
     codes: Codes,
 ) -> Floats:
     """Draw a normal value for each user, repeated for their samples."""
-    values = rng.normal(size=codes[-1] + 1)
-    return values[codes]
+    values: Floats = rng.normal(size=codes[-1] + 1)
+    drawn: Floats = values[codes]
+    return drawn
 
 
 def draw_qualities(

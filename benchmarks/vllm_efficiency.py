@@ -18,7 +18,6 @@ import asyncio
 import json
 import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -194,4 +193,4 @@ def print_throughput(label: str, throughput: Throughput) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
