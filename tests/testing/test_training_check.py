@@ -90,7 +90,10 @@ def test_an_honest_method_in_plain_python_passes_without_the_extra(tmp_path: Pat
     assert "every sample gets an answer" in findings
 
 
-@pytest.mark.parametrize("writing", ["write", "digest"])
+WRITINGS = [pytest.param("write", marks=pytest.mark.variants), "digest"]
+
+
+@pytest.mark.parametrize("writing", WRITINGS)
 def test_a_list_that_is_kept_between_users_is_named_with_records(
     tmp_path: Path, writing: str
 ) -> None:
@@ -114,7 +117,7 @@ def test_a_list_that_is_kept_between_users_is_named_with_records(
     [(GOLD, REFERENCES, "reference of sample "), (LAST, LATER, "later record ")],
     ids=["reference", "later"],
 )
-@pytest.mark.parametrize("writing", ["write", "digest"])
+@pytest.mark.parametrize("writing", WRITINGS)
 def test_what_a_frame_of_the_engine_holds_is_named(
     tmp_path: Path, leak: str, check_name: str, noun: str, writing: str
 ) -> None:
