@@ -355,7 +355,7 @@ def _describe_completeness(label: str, run: Run) -> list[str]:
         warning = "Warning: " if share > MOSTLY else ""
         notes.append(f"{warning}{label}: fell back to another method on {share:.0%} of samples.")
     if not summary.complete:
-        notes.append(f"{label}: {summary.owed} samples are owed; repeat its command.")
+        notes.append(f"{label}: {summary.debt}; repeat its command.")
     return notes
 
 

@@ -204,10 +204,7 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
     """
     summary, spec = folder.summary(), folder.spec()
     if not summary.complete or not summary.n:
-        raise UsageError(
-            f"{folder.path}: {summary.owed} samples are owed; repeat the run's command, "
-            "then publish"
-        )
+        raise UsageError(f"{folder.path}: {summary.debt}; repeat the run's command, then publish")
     folder.verify_all()
     scores = score_vector(folder, spec.task)
     if not scores.ids and not summary.counters.get("unjudged"):

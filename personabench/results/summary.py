@@ -142,6 +142,11 @@ class Summary(RunFacts, frozen=True, kw_only=True):
         return self.status == "complete"
 
     @property
+    def debt(self) -> str:
+        """The part that an incomplete run lacks, in words: answers, or judgements of them."""
+        return f"{self.owed} samples are owed" if self.owed else "answers are not judged yet"
+
+    @property
     def judged_by(self) -> str:
         """The judge as tables state it: model, options and version of the prompt; empty without."""
         role = self.roles.get("judge")

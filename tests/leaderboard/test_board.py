@@ -195,6 +195,8 @@ def test_notes_say_where_data_came_from_and_what_keeps_rows_apart() -> None:
     assert any("different n" in note for note in notes)
     assert "b: fell back to another method on 25% of samples." in notes
     assert "b: 2 samples are owed; repeat its command." in notes
+    unjudged = run("d", status="incomplete", owed=0)
+    assert "d: answers are not judged yet; repeat its command." in boards([unjudged])[0].notes
     mostly = boards([run("c", n=8, counters={"fallback": 5})])[0].notes
     assert "Warning: c: fell back to another method on 62% of samples." in mostly
 
