@@ -57,12 +57,12 @@ def measure(words: Sequence[str]) -> Cost:
 
 
 def print_growth(title: str, sizes: Sequence[int], costs: Sequence[Cost]) -> None:
-    """Print the costs at each size, and their growth exponents."""
+    """Print the costs at each size, and with several sizes their growth exponents."""
     for name, unit in (("wall", "s"), ("cpu", "s"), ("peak", "MiB")):
         figures = [getattr(cost, name) for cost in costs]
         cells = "".join(f"{figure:10.1f}" for figure in figures)
-        exponent = fit_exponent(sizes, figures)
-        print(f"{title:34}{f'{name}, {unit}':>10}{cells}{exponent:10.2f}", flush=True)
+        exponent = f"{fit_exponent(sizes, figures):.2f}" if len(set(sizes)) > 1 else "–"
+        print(f"{title:34}{f'{name}, {unit}':>10}{cells}{exponent:>10}", flush=True)
 
 
 def fit_exponent(sizes: Sequence[int], figures: Sequence[float]) -> float:

@@ -203,8 +203,10 @@ def publish(folder: RunFolder, target: Path, name: str | None = None) -> Path:
         DataError: a file of the run is damaged.
     """
     summary, spec = folder.summary(), folder.spec()
-    if not summary.complete or not summary.n:
+    if not summary.complete:
         raise UsageError(f"{folder.path}: {summary.debt}; repeat the run's command, then publish")
+    if not summary.n:
+        raise UsageError(f"{folder.path} has no scored samples")
     folder.verify_all()
     scores = score_vector(folder, spec.task)
     if not scores.ids and not summary.counters.get("unjudged"):

@@ -1,14 +1,15 @@
-"""The part that all tasks of this folder share: documents in rounds, and texts for a hidden taste.
+"""The part that PRELUDE and PLUME share: documents in rounds, for users with hidden preferences.
 
-A round is a document whose source decides what the user likes.  The method writes a summary of it,
-or an email from it, and learns from what the user does.  What that is, and what is measured, is
-the benchmark's own.
+A round is a document, and its source decides the user's preference.  The method writes a summary
+of it, or an email from it, and learns from the user's reaction.  Reactions and metrics are those of
+the benchmark.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -149,9 +150,9 @@ class WritingTask(OnlineTask, Downloadable):
             )
         return dataset
 
+    @abstractmethod
     def draw_trajectories(self, data: Path | None) -> Trajectories:
-        """The rounds of all trajectories that the options ask for."""
-        raise NotImplementedError
+        """Draw the rounds of all trajectories."""
 
     def render(
         self,
@@ -230,6 +231,7 @@ class WritingTask(OnlineTask, Downloadable):
         return {}
 
     def describe_missing(self) -> str:
+        """Name a package that the options need and how to get it; empty if nothing is missing."""
         if importlib.util.find_spec("bert_score"):
             return ""
         return "task.accuracy=bertscore, the paper's measure, needs: pip install bert-score"
