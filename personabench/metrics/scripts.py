@@ -108,8 +108,8 @@ class ReferenceCoverage:
         limit = WARNING_SHARE * self._total
         return [
             self._describe(scope, count)
-            for scope, count in self._uncovered.items()
-            if count > limit
+            for scope in self._scopes
+            if (count := self._uncovered[scope]) > limit
         ]
 
     def _describe(self, scope: TokenizerScope, count: int) -> str:

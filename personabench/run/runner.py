@@ -29,6 +29,7 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
+from personabench.run.early_scores import EarlyScores
 from personabench.run.first_contact import learn_dialects
 from personabench.run.judging import judge, judge_options, prompt_version, unjudged
 from personabench.run.openings import Openings
@@ -45,7 +46,6 @@ from personabench.run.run_facts import (
     prefix_cache_totals,
     versions,
 )
-from personabench.run.running_score import RunningScore
 from personabench.run.scoring import score_run
 from personabench.run.session import (
     Session,
@@ -258,10 +258,12 @@ class _Execution:
         # Before anything is appended to the files.
         self.edits = describe_edits(self.job.folder, earlier)
 
-        # While the first calls are in flight, loading the scorers costs no time.
+        # While calls are in flight, loading the metrics and scoring cost no time.
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, preload, self.job.task.metrics)
-        await self._predict(pending)
+        early = EarlyScores(self.job.task, self.job.dataset)
+        async with early.scoring(loading):
+            await self._predict(pending, early)
         await loading
         positions = self._positions_to_score()
         if self.job.judge and self.complete:
@@ -299,6 +301,8 @@ class _Execution:
             positions,
             seconds=sum(self.durations.values()) + (earlier.seconds if earlier else 0.0),
             facts=facts,
+            # What a judge measures is not in them.
+            early=None if self.job.judge else early,
         )
         if self._is_refreshed():
             # Not earlier: until the scores are on disk, the same command continues the refresh.
@@ -317,14 +321,11 @@ class _Execution:
             if role != "judge":
                 await self.session.open_backend(backend, self.log)
 
-    async def _predict(self, pending: Sequence[int]) -> None:
+    async def _predict(self, pending: Sequence[int], early: EarlyScores) -> None:
         engine = self.engine
         started = time.perf_counter()
-        if self.watch is not _unwatched:
-            # Measured while calls are awaited, and only if somebody sees it.
-            score = RunningScore(self.job.task, self.job.dataset)
-            engine.observe = score.add
-            engine.progress.score = score.describe
+        engine.observe = early.add
+        engine.progress.score = early.describe
         engine.progress.command = self.command
         self.outlined.progress = engine.progress
         self.outlined.traffic = engine.client.traffic

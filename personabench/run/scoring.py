@@ -10,46 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
 from personabench.api.dataset import Dataset
-from personabench.api.guard import explain_result, plugin_guard
-from personabench.api.judged import JudgedTask, judged_metrics
+from personabench.api.guard import plugin_guard
+from personabench.api.judged import judged_metrics
 from personabench.api.official_files import SubmissionFile
 from personabench.api.task import Task
 from personabench.metrics.evidence import EVIDENCE
 from personabench.metrics.metric import Metric, Value
-from personabench.metrics.scripts import ReferenceCoverage
 from personabench.results.checksums import Seal, make_seal, seal_object
 from personabench.results.run_folder import RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Number, RunFacts, Summary
+from personabench.run.answer_scorer import AnswerScorer
 from personabench.run.attempt import plain
+from personabench.run.early_scores import EarlyScores
 from personabench.run.judging import answer_key
 from personabench.run.ledger import Ledger
-from personabench.run.suspicion import AnswerWatch
-from personabench.types import Judgement, Prediction, Sample, Score, to_json
-
-
-def measure(
-    task: Task,
-    output: str,
-    sample: Sample,
-) -> tuple[dict[str, Mapping[str, Value]], set[str]]:
-    """Measure one answer under each of the task's scorers.
-
-    Returns:
-        the values by scorer, and the scorers that could not parse the answer.
-    """
-    values: dict[str, Mapping[str, Value]] = {}
-    unparsed: set[str] = set()
-    # Scorers mostly parse an answer alike, and some metrics are slow: measure each reading once.
-    measured: dict[str | None, Mapping[str, Value]] = {}
-    for scorer in task.scorers:
-        parsed = task.parse(output, sample, scorer)
-        if parsed is None:
-            unparsed.add(scorer)
-        if parsed not in measured:
-            measured[parsed] = task.measure(parsed, sample)
-        values[scorer] = measured[parsed]
-    return values, unparsed
+from personabench.types import Judgement, Prediction, Score, to_json
 
 
 class Tally:
@@ -123,6 +99,7 @@ class _Scoring:
         task: Task,
         dataset: Dataset,
         judge: str | None,
+        early: EarlyScores | None,
     ) -> None:
         self.task = task
         self.dataset = dataset
@@ -130,13 +107,11 @@ class _Scoring:
         self.folder = folder
         self.tally = Tally(task, judge is not None)
         self.ledger = Ledger()
-        self.unseen = ReferenceCoverage(self.tally.all)
-        self.watch = AnswerWatch()
+        self.scorer = early.scorer if early else AnswerScorer(task, dataset, judge is not None)
         self.answered = 0
         self.missing = 0
         self.unjudged = 0
         self.users: set[str] = set()
-        self.unparsed: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
         # These three are reported even if they are zero.
         self.counters: Counter[str] = Counter(
             parse_failures=0,
@@ -146,7 +121,7 @@ class _Scoring:
         # First, so that calls are booked offline that a sample repeats.
         self.profiles = self._add_profiles()
         self._judgements = folder.judgements(judge) if judge else {}
-        self._primary = task.metrics[0].name
+        self._early = early.scores if early else {}
 
     def write(self, positions: Sequence[int], file: IO[str]) -> Iterator[tuple[str, str]]:
         """Write the scores of the selected samples, and yield their ids and outputs."""
@@ -163,6 +138,7 @@ class _Scoring:
 
             score = self._score(position, prediction)
             if score is not None:
+                self.tally.add(score.values)
                 line = to_json(score)
                 file.write(line + "\n")
 
@@ -190,60 +166,10 @@ class _Scoring:
         self.counters.update(data_flags)
 
     def _score(self, position: int, prediction: Prediction) -> Score | None:
-        """Score an answer; None if there is nothing to score it by."""
+        if position in self._early:
+            return self._early[position]
         judgement = self._current_judgement(prediction)
-        sample = self.dataset.load(position)
-        is_static = self.task.protocol == "static"
-        if is_static and not sample.references and not self.judge:
-            return None
-
-        output = prediction.output or ""
-        answer = self.watch.add(sample, output)
-        values, unparsed = measure(self.task, output, sample)
-        self.unparsed.update(unparsed)
-
-        retrieval: Mapping[str, Value] = {}
-        if prediction.shown is not None:
-            retrieval = self.task.measure_retrieval(sample, prediction.shown)
-        elif sample.evidence:
-            # Made by an earlier version, or by a memory that does not know the sources of its
-            # items: the metrics of evidence leave this sample out.
-            self.counters["shown_unknown"] += 1
-
-        judged_values = None if judgement is None else judgement.values
-        interaction = self.task.measure_interaction(
-            prediction.interaction,
-            judged_values,
-            sample,
-        )
-
-        complete = {}
-        for scorer, metrics in values.items():
-            complete[scorer] = {**metrics, **retrieval, **interaction}
-        first_values = complete[self.task.scorers[0]]
-        if self._primary not in first_values:
-            self._require_judge(first_values)
-            return None
-
-        self.tally.add(complete)
-        for reference in sample.references[:1]:
-            self.unseen.add(reference)
-        return Score(prediction.sample_id, prediction.user_id, complete, answer)
-
-    def _require_judge(self, values: Mapping[str, Value]) -> None:
-        """Accept that the primary metric has no value if a judge or an interaction gives it.
-
-        Raises:
-            PluginError: nothing else can give it.
-        """
-        waits_for_judge = isinstance(self.task, JudgedTask)
-        if waits_for_judge or self.task.protocol != "static":
-            return
-
-        measured = ", ".join(values) or "nothing"
-        problem = f"it returned no value of it, only of {measured}"
-        expected = f"a number for the primary metric '{self._primary}'"
-        raise explain_result(self.task, "measure", expected, problem)
+        return self.scorer.score(position, prediction, judgement)
 
     def _current_judgement(self, prediction: Prediction) -> Judgement | None:
         """The judgement of this very answer; None if it was made of an earlier one."""
@@ -280,6 +206,7 @@ def score_run(
     *,
     seconds: float,
     facts: RunFacts,
+    early: EarlyScores | None = None,
 ) -> Summary:
     """Score a run's predictions for the selected samples, and return the summary.
 
@@ -290,8 +217,9 @@ def score_run(
     Args:
         seconds: time spent on the run so far.
         facts: copied into the summary; the judgements of `facts.judge` count.
+        early: the scores of answers in `folder` that are known already, if there is no judge.
     """
-    scoring = _Scoring(folder, task, dataset, facts.judge)
+    scoring = _Scoring(folder, task, dataset, facts.judge, early)
     submission = folder.path / "predictions.json"
     with folder.replacing(folder.scores_path) as scores, folder.replacing(submission) as submitted:
         outputs = scoring.write(sorted(positions), scores)
@@ -318,17 +246,19 @@ def _summarize(
 ) -> Summary:
     task = scoring.task
     metrics = scoring.tally.all
+    scorer = scoring.scorer
     counters = scoring.counters
+    counters.update(scorer.counters)
     changes = scoring.ledger.count_changes()
     if changes:
         counters["model_changes"] = changes
-    counters["parse_failures"] = scoring.unparsed[task.scorers[0]]
+    counters["parse_failures"] = scorer.unparsed[task.scorers[0]]
     incomplete = scoring.missing or scoring.unjudged
 
     fields = {name: getattr(facts, name) for name in RunFacts.__struct_fields__}
-    coverage_warnings = scoring.unseen.warnings()
+    coverage_warnings = scorer.unseen.warnings()
     fields["warnings"] = [*facts.warnings, *coverage_warnings]
-    suspicious = scoring.watch.describe(
+    suspicious = scorer.watch.describe(
         truncated=counters["truncated"],
         empty=counters["empty_output"],
         is_rule=facts.rule,
@@ -374,13 +304,13 @@ def _summarize(
         variants=variants,
         metrics=plain(scoring.tally.metrics()),
         signatures=signatures,
-        parse_failures=dict(scoring.unparsed),
+        parse_failures=dict(scorer.unparsed),
         counters=rounded_counters,
         usage=scoring.ledger.usage(),
         profiler_usage=scoring.ledger.profiler_usage(),
         profiles=scoring.profiles,
         seconds=round(seconds, 2),
-        distinct_answers=scoring.watch.distinct,
+        distinct_answers=scorer.watch.distinct,
         suspicious=suspicious,
         files=_seal_files(scoring.folder, facts.judge),
     )

@@ -23,8 +23,9 @@ from personabench.errors import UsageError
 from personabench.metrics.metric import Metric
 from personabench.models.backends.scripted import echo
 from personabench.models.tokens import EstimatedTokens
+from personabench.run.answer_scorer import measure
 from personabench.run.audit import Audit, Defect, audit
-from personabench.run.scoring import Tally, measure
+from personabench.run.scoring import Tally
 from personabench.run.watchdog import watch_opening
 from personabench.testing.data_access import Loaded, refuse_data_access
 from personabench.testing.finding import Finding, list_some

@@ -15,12 +15,12 @@ from personabench.api.dataset import Dataset
 from personabench.models.budget import Budget
 from personabench.models.traffic import PhaseTraffic, Traffic
 from personabench.run import runner
+from personabench.run.early_scores import EarlyScores
 from personabench.run.openings import Openings
 from personabench.run.outline import FillerEmbedders, outline
 from personabench.run.pace import Pace, estimate_seconds, measure_pace
 from personabench.run.plan import plan
 from personabench.run.progress import CommandProgress, Expectation, Progress, RunProgress
-from personabench.run.running_score import RunningScore
 from personabench.run.session import Session, identified_models
 from personabench.types import Prediction, Sample, Usage
 
@@ -146,12 +146,12 @@ def test_the_score_so_far_is_that_of_the_official_scorer(tmp_path: Path) -> None
             return job
 
     job = asyncio.run(resolve())
-    score = RunningScore(job.task, job.dataset)
+    score = EarlyScores(job.task, job.dataset)
     assert score.describe() == ""
     for position in (0, 1):
         sample: Sample = job.dataset.load(position)
         answer = str(int(sample.references[0]) % 5 + 1)
-        score.add(position, prediction(job.dataset, position, answer))
+        score.score(position, prediction(job.dataset, position, answer))
     off_by_one, *_ = score.describe().split(" of ")
     assert score.describe().endswith("of 2 samples") and off_by_one.startswith("MAE ")
     assert float(off_by_one.removeprefix("MAE ")) >= 1.0

@@ -19,8 +19,9 @@ from personabench.models.tokens import Tokens
 from personabench.results.run_folder import Profile, RunFolder
 from personabench.results.spec import RunSpec
 from personabench.results.summary import Phase, RunFacts, Summary, to_dict
+from personabench.run.answer_scorer import measure
 from personabench.run.ledger import Ledger
-from personabench.run.scoring import Tally, measure, score_run
+from personabench.run.scoring import Tally, score_run
 from personabench.types import Call, Prediction, Record, Sample, Sampling, Usage
 
 

@@ -12,8 +12,9 @@ import pytest
 from personamem_files import cell, row, talk, write
 
 from personabench.errors import DataError, UsageError
+from personabench.run.answer_scorer import measure
 from personabench.run.score_file import score_files
-from personabench.run.scoring import Tally, measure
+from personabench.run.scoring import Tally
 from personabench.tasks.personamem import PersonaMem, scoring
 from personabench.tasks.personamem.analysis import (
     Row,

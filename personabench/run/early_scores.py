@@ -1,0 +1,119 @@
+"""Scores of answers, computed while a run waits for further ones.
+
+Scoring after the last answer then has little left to do, and the display shows the score so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any
+
+from personabench.api.dataset import Dataset
+from personabench.api.task import Task
+from personabench.metrics.metric import mean
+from personabench.run.answer_scorer import AnswerScorer
+from personabench.run.interrupts import cancel_all
+from personabench.types import Prediction, Score
+
+# Scoring may hold up the calls for half of a run's time if an answer takes a moment, because after
+# the calls it would take as long. A slow metric is computed of a part of the answers, for display.
+_SHARE = 0.5
+_SLOW_SHARE = 0.02
+_SLOW = 0.02
+# Seconds that it may take at any time.
+_ALWAYS = 0.1
+# Scores in memory, about 700 bytes each; further ones are computed after the calls.
+_MOST = 50_000
+
+
+class EarlyScores:
+    """The scores of answers of this attempt, as far as there was time for them.
+
+    Attributes:
+        scorer: what has been counted over the answers in `scores`.
+        scores: by position; None for an answer that cannot be scored.
+    """
+
+    def __init__(self, task: Task, dataset: Dataset) -> None:
+        self.scorer = AnswerScorer(task, dataset)
+        self.scores: dict[int, Score | None] = {}
+        self._task = task
+        self._metric = task.metrics[0]
+        self._waiting: deque[tuple[int, Prediction]] = deque()
+        self._has_arrived = asyncio.Event()
+        self._is_off = False
+        self._began = time.monotonic()
+        self._spent = 0.0
+        self._values: list[Any] = []
+        self._described = 0, ""
+
+    def add(self, position: int, prediction: Prediction) -> None:
+        """Have an answer scored when nothing else is to be done."""
+        if prediction.error is None and not self._is_off:
+            self._waiting.append((position, prediction))
+            self._has_arrived.set()
+
+    @contextlib.asynccontextmanager
+    async def scoring(self, loading: asyncio.Future[None]) -> AsyncIterator[None]:
+        """Score what arrives within the block, once the metrics are loaded."""
+        task = asyncio.create_task(self._score_all(loading), name="early scores")
+        try:
+            yield
+        finally:
+            await cancel_all([task])
+
+    async def _score_all(self, loading: asyncio.Future[None]) -> None:
+        # Awaiting it directly would cancel it with this task.
+        await asyncio.wait([loading])
+        while not self._is_off:
+            await self._has_arrived.wait()
+            self._has_arrived.clear()
+            while self._waiting:
+                # Replies that have arrived go first.
+                await asyncio.sleep(0)
+                self.score(*self._waiting.popleft())
+
+    def score(self, position: int, prediction: Prediction) -> None:
+        """Score an answer, unless scoring has taken too much of the time so far."""
+        began = time.monotonic()
+        is_slow = self._spent > _SLOW * len(self.scores)
+        share = _SLOW_SHARE if is_slow else _SHARE
+        has_no_time = self._spent > max(_ALWAYS, share * (began - self._began))
+        if self._is_off or has_no_time or len(self.scores) >= _MOST:
+            return
+        try:
+            score = self.scorer.score(position, prediction)
+        except Exception:
+            # Scoring, after the calls, names the fault.
+            self._is_off = True
+            self._waiting.clear()
+            return
+        self.scores[position] = score
+        if score is not None:
+            value = score.values[self._task.scorers[0]][self._metric.name]
+            self._values.append(value)
+        self._spent += time.monotonic() - began
+
+    def describe(self) -> str:
+        """The score so far in words; empty without one."""
+        count = len(self._values)
+        # Of a conversation or a trajectory, answers so far are no sample of all.
+        if not count or self._task.protocol != "static":
+            return ""
+        if self._described[0] != count:
+            plural = "s" * (count > 1)
+            text = f"{self._metric.name} {self._aggregate(count):.4f} of {count} sample{plural}"
+            self._described = count, text
+        return self._described[1]
+
+    def _aggregate(self, count: int) -> float:
+        values = self._values[:count]
+        if self._metric.aggregate is mean:
+            return float(sum(values) / count)
+        import numpy as np
+
+        return float(self._metric.aggregate(np.array(values, dtype=np.float64)))
