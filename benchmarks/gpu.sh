@@ -17,6 +17,7 @@
 # MINUTES     time for everything                        OUT       the folder of the results
 # SAMPLES     prompts of the first step                  LIMIT     questions of the second
 # VLLM_ARGS   arguments of the server                    MAX_TOKENS  tokens of each timed answer
+# REPLY_TOKENS  cuts every reply of the second step, which only a slow server needs
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -70,7 +71,8 @@ step() {
 step efficiency "$PYTHON" benchmarks/vllm_efficiency.py --model "$MODEL" --samples "$SAMPLES" \
   --max-tokens "$MAX_TOKENS" --vllm-args="$VLLM_ARGS"
 step prefix-cache "$PYTHON" benchmarks/prefix_cache.py --model "$MODEL" --limit "$LIMIT" \
-  --max-tokens "$MAX_TOKENS" --vllm-args="$VLLM_ARGS" --log "$OUT/server.log"
+  --max-tokens "$MAX_TOKENS" ${REPLY_TOKENS:+--reply-tokens "$REPLY_TOKENS"} \
+  --vllm-args="$VLLM_ARGS" --log "$OUT/server.log"
 for recipe in $RECIPES; do
   step "recipe-$recipe" "$PERSONABENCH" reproduce "$recipe" --scale "$SCALE" --backend vllm \
     --model "$MODEL" --vllm-args="$VLLM_ARGS" --results "$OUT/results"

@@ -38,16 +38,27 @@ LAYOUTS = {"stable parts first": False, "question first": True}
 
 
 class LayoutBackend(VLLM):
-    """A running server; `question_first` moves the last message of each request to the front."""
+    """A running server.
 
-    def __init__(self, options: BackendOptions, question_first: bool) -> None:
+    Attributes:
+        question_first: move the last message of each request to the front.
+        reply_tokens: cut every reply to so many tokens.
+    """
+
+    def __init__(
+        self, options: BackendOptions, question_first: bool, reply_tokens: int | None
+    ) -> None:
         super().__init__(options)
         self.question_first = question_first
+        self.reply_tokens = reply_tokens
 
     async def complete(self, request: Request, group: str) -> Response:
         if self.question_first:
             *first, last = request.messages
             request = msgspec.structs.replace(request, messages=(last, *first))
+        if self.reply_tokens is not None:
+            limit = min(request.max_tokens, self.reply_tokens)
+            request = msgspec.structs.replace(request, max_tokens=limit)
         return await super().complete(request, group)
 
 
@@ -117,7 +128,7 @@ async def measure(
             results=Path(folder),
             cache="off",
         )
-        backend = LayoutBackend(backend_options, question_first)
+        backend = LayoutBackend(backend_options, question_first, options.reply_tokens)
         (outcome,) = await runner.run(run_options, backend=backend)
     counts = outcome.summary.prefix_cache
     assert counts is not None, "the server does not report its prefix cache"
@@ -134,6 +145,12 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=37, help="questions, rounded up to users")
     parser.add_argument("--concurrency", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=None, help="of each answer")
+    parser.add_argument(
+        "--reply-tokens",
+        type=int,
+        default=None,
+        help="cut every reply, those about users as well, as on a slow server",
+    )
     parser.add_argument("--vllm-args", default="", help="arguments of the server")
     parser.add_argument("--log", type=Path, default=Path("vllm.log"))
     options = parser.parse_args()
