@@ -11,18 +11,15 @@ from pathlib import Path
 import pytest
 from engine_fixtures import options
 
-from personabench.api.dataset import Dataset
 from personabench.models.budget import Budget
 from personabench.models.traffic import PhaseTraffic, Traffic
 from personabench.run import runner
-from personabench.run.early_scores import EarlyScores
 from personabench.run.openings import Openings
 from personabench.run.outline import FillerEmbedders, outline
 from personabench.run.pace import Pace, estimate_seconds, measure_pace
 from personabench.run.plan import plan
 from personabench.run.progress import CommandProgress, Expectation, Progress, RunProgress
 from personabench.run.session import Session, identified_models
-from personabench.types import Prediction, Sample, Usage
 
 
 def in_progress(
@@ -135,31 +132,6 @@ def test_an_interrupted_command_counts_the_runs_that_it_kept_from_beginning(
     (outcome,) = asyncio.run(runner.run(chosen, further))
     assert outcome.interrupted and outcome.summary.owed > 0
     assert outcome.ahead == 3 * outcome.summary.owed
-
-
-def test_the_score_so_far_is_that_of_the_official_scorer(tmp_path: Path) -> None:
-    chosen = options(tmp_path / "results", "none", "lamp3")
-
-    async def resolve() -> runner.ResolvedRun:
-        async with identified_models(chosen) as (model, _):
-            (job,) = runner.resolve(chosen, model, {})
-            return job
-
-    job = asyncio.run(resolve())
-    score = EarlyScores(job.task, job.dataset)
-    assert score.describe() == ""
-    for position in (0, 1):
-        sample: Sample = job.dataset.load(position)
-        answer = str(int(sample.references[0]) % 5 + 1)
-        score.score(position, prediction(job.dataset, position, answer))
-    off_by_one, *_ = score.describe().split(" of ")
-    assert score.describe().endswith("of 2 samples") and off_by_one.startswith("MAE ")
-    assert float(off_by_one.removeprefix("MAE ")) >= 1.0
-
-
-def prediction(dataset: Dataset, position: int, output: str) -> Prediction:
-    sample_id, user_id = dataset.index()[position]
-    return Prediction(sample_id, user_id, output, output, {}, (), Usage())
 
 
 def test_a_plan_is_timed_by_earlier_runs_of_its_model(tmp_path: Path) -> None:
