@@ -196,6 +196,9 @@ class Local(Backend):
             # This API of llama.cpp has a field of its own for it.
             body.pop("response_format")
             body["json_schema"] = request.schema
+        if body.get("temperature") == 0 and body.get("top_k") == 0:
+            # The first of all tokens is the same, and the others need not be sorted.
+            body["top_k"] = 1
 
         loop = asyncio.get_running_loop()
         try:

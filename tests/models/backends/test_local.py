@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 from loopback import LoopbackServer, serving
@@ -112,6 +113,17 @@ def test_no_seed_changes_a_greedy_answer(model: Local) -> None:
     assert all(model.is_greedy(request) for request in requests)
     assert len({answer(model, request).text for request in requests}) == 1
     assert not model.is_greedy(ask("Tell a story.", 12, temperature=0.1))
+
+
+@pytest.mark.model
+def test_a_greedy_answer_is_the_limit_of_answers_at_low_temperatures(model: Local) -> None:
+    request = ask("Tell a story.", 12, logprobs=2)
+    cold = answer(model, msgspec.structs.replace(request, temperature=1e-6))
+    greedy = answer(model, request)
+    assert greedy.text == cold.text and len(greedy.logprobs) == len(cold.logprobs) == 12
+    for token, expected in zip(greedy.logprobs, cold.logprobs, strict=True):
+        assert token["token"] == expected["token"] and len(token["top_logprobs"]) == 2
+        assert token["logprob"] == pytest.approx(expected["logprob"], abs=0.01)
 
 
 @pytest.mark.model
