@@ -31,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from personabench.models.backends import local
+from personabench.models.backends import local, threads
 
 METHODS = ("none", "rag")
 
@@ -56,7 +56,7 @@ def change_setting(setting: str) -> None:
     elif typed is None:
         typed = int(value)
     if name == "threads":
-        local.count_threads = lambda: typed
+        os.environ[threads.THREADS] = value
         return
     if name == "n_parallel":
         local.SLOTS = local.Local.concurrency = typed
@@ -176,7 +176,7 @@ def main() -> None:
         settings = options.settings or list_settings()
         contenders = {"as shipped": (local.REPACKED, "")}
         contenders |= {setting: (local.REPACKED, setting) for setting in settings}
-        print(f"{os.cpu_count()} cores; the backend would use {local.free_cores()} now")
+        print(f"{os.cpu_count()} cores; the backend would use {threads.free_cores()} now")
     else:
         contenders = {"the packaged file": (None, ""), "repacked": (local.REPACKED, "")}
     compare(contenders, options.limit, options.rounds)

@@ -20,8 +20,9 @@ from training_fixtures import make_options, train, write_headlines
 from personabench.models.backends import gguf_lora
 from personabench.models.backends.base import Backend, BackendOptions
 from personabench.models.backends.hf_transformers import Transformers
-from personabench.models.backends.local import THREADS, Local, find_model
+from personabench.models.backends.local import Local, find_model
 from personabench.models.backends.repack import _copy_metadata
+from personabench.models.backends.threads import THREADS
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import COMMAND
 from personabench.results.run_folder import RunFolder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,16 @@ import pytest
 from personabench.metrics.metric import Metric
 from personabench.metrics.preload import preload
 from personabench.metrics.text import ROUGE
+
+
+def test_a_run_is_ready_before_packages_that_it_may_not_need() -> None:
+    heavy = ("numpy", "pandas", "aiohttp", "openai", "psutil", "personabench.models.backends.local")
+    code = f"""
+import sys, personabench.run.runner
+print(*(name for name in {heavy} if name in sys.modules))
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout.strip()) == (0, ""), process.stderr
 
 
 def test_the_modules_of_metrics_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

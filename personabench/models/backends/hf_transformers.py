@@ -20,8 +20,8 @@ from typing import Any
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends.adapters import STEERING, VECTOR, check_mapped
 from personabench.models.backends.base import Backend, BackendOptions
-from personabench.models.backends.local import THREADS, count_threads
 from personabench.models.backends.model_identity import model_identity
+from personabench.models.backends.threads import THREADS, count_threads
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response, Usage
 

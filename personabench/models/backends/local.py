@@ -35,6 +35,7 @@ from personabench.models.backends.gguf import has_chat_template
 from personabench.models.backends.local_adapters import LocalAdapters
 from personabench.models.backends.model_identity import model_identity
 from personabench.models.backends.repack import repack
+from personabench.models.backends.threads import count_threads
 from personabench.models.environment import can_reach, refuse_download
 from personabench.models.tokens import Tokens
 from personabench.types import Request, Response
@@ -45,9 +46,6 @@ REPACKED = "packaged:q8_0"
 SLOTS = 4
 WINDOW = 8192
 PROMPT_CACHE = 512
-GLANCE = 0.2
-THREADS = "PERSONABENCH_THREADS"
-"""Seconds over which the load of the machine is measured."""
 # top_k and min_p of llama.cpp's defaults would truncate the distribution that a request describes.
 _NEUTRAL_SAMPLING = {"top_k": 0, "min_p": 0.0}
 _HELP = (
@@ -349,51 +347,6 @@ class ServerTokens(Tokens):
 
 def _connect(address: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
-
-
-def count_threads() -> int:
-    """Return the number of threads: that of PERSONABENCH_THREADS, or else the free cores.
-
-    It changes the last digits of long prompts, and with them some greedy answers, so answers that
-    must be the same on a busy machine need a fixed number.
-
-    Raises:
-        UsageError: the variable holds no whole number above 0.
-    """
-    text = os.environ.get(THREADS, "").strip()
-    if not text:
-        return free_cores()
-    if not text.isdecimal() or int(text) < 1:
-        raise UsageError(f"{THREADS}={text}: write a whole number of threads, such as 2")
-    return int(text)
-
-
-def free_cores() -> int:
-    """Choose the number of threads: all cores, fewer if other work fills more than half of them.
-
-    With c cores of which a share l is busy, it is c - max(0, c l - c / 2), rounded, and never more
-    than this process may run on: 2, 4 and 16 on idle machines of so many cores, half of them on
-    machines that are full.
-    """
-    import psutil
-
-    # Threads wait for each other at every layer, so on a busy machine one thread can be ten times
-    # as fast as one per core.
-    cores = os.cpu_count() or 1
-    load = psutil.cpu_percent(interval=GLANCE) / 100
-    excess: float = cores * load - cores / 2
-    free = round(cores - max(0.0, excess))
-    return max(1, min(_allowed_cores() or cores, free))
-
-
-def _allowed_cores() -> int | None:
-    """The cores that this process may run on, as set by `taskset` or a container; None if unknown.
-
-    Only Linux knows.
-    """
-    if not hasattr(os, "sched_getaffinity"):
-        return None
-    return len(os.sched_getaffinity(0))
 
 
 def find_model(name: str | None) -> Path:

@@ -24,7 +24,8 @@ from personabench.api.registry import load_class
 from personabench.errors import BackendError, UsageError
 from personabench.models.backends import local
 from personabench.models.backends.base import BackendOptions
-from personabench.models.backends.local import THREADS, Local, count_threads, find_model, free_cores
+from personabench.models.backends.local import Local, find_model
+from personabench.models.backends.threads import THREADS, count_threads, free_cores
 from personabench.models.client import Client
 from personabench.retrieval.embedders import Embedders
 from personabench.types import Message, Record, Request, Response, Sample, Sampling

@@ -21,7 +21,8 @@ from personabench.models.backends.gguf_lora import (
     interleave_rows,
     read_safetensors,
 )
-from personabench.models.backends.local import THREADS, Local, find_model
+from personabench.models.backends.local import Local, find_model
+from personabench.models.backends.threads import THREADS
 from personabench.types import Message, Request
 
 WIDTH, KEY_WIDTH, LAYERS, RANK = 576, 192, 30, 4
