@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from personabench.api.dataset import Dataset
 from personabench.api.guard import explain_result
 from personabench.api.judged import JudgedTask, judged_metrics
 from personabench.api.task import Task
@@ -52,21 +51,20 @@ class AnswerScorer:
         counters: further counts.
     """
 
-    def __init__(self, task: Task, dataset: Dataset, judged: bool = False) -> None:
+    def __init__(self, task: Task, judged: bool = False) -> None:
         self.watch = AnswerWatch()
         self.unseen = ReferenceCoverage((*task.metrics, *(judged_metrics(task) if judged else ())))
         self.unparsed: Counter[str] = Counter(dict.fromkeys(task.scorers, 0))
         self.counters: Counter[str] = Counter()
         self._task = task
-        self._dataset = dataset
         self._judged = judged
         self._primary = task.metrics[0].name
 
     def score(
-        self, position: int, prediction: Prediction, judgement: Judgement | None = None
+        self, sample: Sample, prediction: Prediction, judgement: Judgement | None = None
     ) -> Score | None:
         """Score an answer; None if there is nothing to score it by."""
-        task, sample = self._task, self._dataset.load(position)
+        task = self._task
         if task.protocol == "static" and not sample.references and not self._judged:
             return None
 

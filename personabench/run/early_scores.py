@@ -12,12 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-from personabench.api.dataset import Dataset
 from personabench.api.task import Task
 from personabench.metrics.metric import mean
 from personabench.run.answer_scorer import AnswerScorer
 from personabench.run.interrupts import cancel_all
-from personabench.types import Prediction, Score
+from personabench.types import Prediction, Sample, Score
 
 # Scoring may hold up the calls for half of a run's time if an answer takes a moment, because after
 # the calls it would take as long. A slow metric is computed of a part of the answers, for display.
@@ -28,6 +27,8 @@ _SLOW = 0.02
 _ALWAYS = 0.1
 # Scores in memory, about 700 bytes each; further ones are computed after the calls.
 _MOST = 50_000
+# Samples in memory, with their histories; further ones are scored after the calls as well.
+_MOST_WAITING = 256
 
 
 class EarlyScores:
@@ -38,12 +39,12 @@ class EarlyScores:
         scores: by position; None for an answer that cannot be scored.
     """
 
-    def __init__(self, task: Task, dataset: Dataset) -> None:
-        self.scorer = AnswerScorer(task, dataset)
+    def __init__(self, task: Task) -> None:
+        self.scorer = AnswerScorer(task)
         self.scores: dict[int, Score | None] = {}
         self._task = task
         self._metric = task.metrics[0]
-        self._waiting: deque[tuple[int, Prediction]] = deque()
+        self._waiting: deque[tuple[int, Sample, Prediction]] = deque()
         self._has_arrived = asyncio.Event()
         self._is_off = False
         self._began = time.monotonic()
@@ -51,10 +52,11 @@ class EarlyScores:
         self._values: list[Any] = []
         self._described = 0, ""
 
-    def add(self, position: int, prediction: Prediction) -> None:
+    def add(self, position: int, sample: Sample, prediction: Prediction) -> None:
         """Have an answer scored when nothing else is to be done."""
-        if prediction.error is None and not self._is_off:
-            self._waiting.append((position, prediction))
+        has_room = len(self._waiting) < _MOST_WAITING
+        if prediction.error is None and has_room and not self._is_off:
+            self._waiting.append((position, sample, prediction))
             self._has_arrived.set()
 
     @contextlib.asynccontextmanager
@@ -77,7 +79,7 @@ class EarlyScores:
                 await asyncio.sleep(0)
                 self.score(*self._waiting.popleft())
 
-    def score(self, position: int, prediction: Prediction) -> None:
+    def score(self, position: int, sample: Sample, prediction: Prediction) -> None:
         """Score an answer, unless scoring has taken too much of the time so far."""
         began = time.monotonic()
         is_slow = self._spent > _SLOW * len(self.scores)
@@ -86,7 +88,7 @@ class EarlyScores:
         if self._is_off or has_no_time or len(self.scores) >= _MOST:
             return
         try:
-            score = self.scorer.score(position, prediction)
+            score = self.scorer.score(sample, prediction)
         except Exception:
             # Scoring, after the calls, names the fault.
             self._is_off = True

@@ -88,7 +88,7 @@ class Engine:
         sample_timeout: seconds that a sample may take; None for no limit.
         block_limit: seconds after which plugin code that blocks the event loop is reported.
         judged: a judge follows, so a refresh does not end with the last prediction.
-        observe: called with the position and the prediction of each sample, once it is written.
+        observe: called with the position, the sample and its prediction, once it is written.
         prompts: the texts of the method's prompts; profiler_prompts: the same for the profiler.
         artifacts: those of a method that was trained.
         finished: the ids of samples with a prediction, valid after `owed`.
@@ -110,7 +110,7 @@ class Engine:
     roles: Mapping[RoleName, Client] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
     output: RunFolder | None = None
-    observe: Callable[[int, Prediction], None] | None = None
+    observe: Callable[[int, Sample, Prediction], None] | None = None
     prompts: Prompts = field(default_factory=Prompts)
     profiler_prompts: Prompts = field(default_factory=Prompts)
     artifacts: Artifacts | None = None
@@ -337,16 +337,16 @@ class Engine:
             if self.method.profiles and self.task.protocol == "static":
                 self._profiles.look_ahead()
             act = self._converse if self.task.protocol == "dialogue" else self._answer
-            self._finish(positions[0], await self._predict(positions[0], act))
+            self._finish(positions[0], *await self._predict(positions[0], act))
 
-    def _finish(self, position: int, prediction: Prediction) -> None:
+    def _finish(self, position: int, sample: Sample, prediction: Prediction) -> None:
         self._output.append(self._output.predictions_path, prediction)
         if prediction.error is None:
             self.client.finish(prediction.sample_id)
         self.progress.done += 1
         self.progress.failed += prediction.error is not None
         if self.observe is not None:
-            self.observe(position, prediction)
+            self.observe(position, sample, prediction)
 
     async def _answer(
         self, sample: Sample, attempt: Attempt, ctx: Context | None = None
@@ -404,16 +404,16 @@ class Engine:
         for position in positions:
             if self.progress.stopping:
                 return
-            prediction = await self._predict(position, act)
+            sample, prediction = await self._predict(position, act)
             if prediction.error is None:
                 number += 1
                 self._output.rounds.write(Round(user, number, state, prediction))
-            self._finish(position, prediction)
+            self._finish(position, sample, prediction)
             if prediction.error is not None:
                 return
 
-    async def _predict(self, position: int, act: Act) -> Prediction:
-        """The prediction of a sample; by a second attempt if the first taught the window."""
+    async def _predict(self, position: int, act: Act) -> tuple[Sample, Prediction]:
+        """A sample and its prediction; by a second attempt if the first taught the window."""
         sample, fault = self._load(position)
         attempt = self._new_attempt(sample)
         prediction = await self._make_prediction(sample, fault, act, attempt)
@@ -425,7 +425,7 @@ class Engine:
             if prediction.error is not None and prediction.error != refusal:
                 error = f"{prediction.error} (fitted after a refusal: {refusal})"
                 prediction = msgspec.structs.replace(prediction, error=error)
-        return prediction
+        return sample, prediction
 
     def _learn_window(self, refusal: Refused, attempt: Attempt) -> None:
         """Note the context window that a refusal states, if prompts were not fitted to it."""

@@ -7,11 +7,10 @@ with the number of words and not with the number of pairs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from personabench.retrieval.tokenizers import split_words
 
-WIDTH = 3
 MIN_SHARED = 3
 """Fewer shared triples, that is fewer than five words in a row, repeat by chance."""
 
@@ -26,9 +25,12 @@ _NONE: Mapping[int, float] = {}
 
 def list_shingles(text: str) -> set[int]:
     """Return the hashes of a text's word triples."""
+    return set(_hash_triples(text))
+
+
+def _hash_triples(text: str) -> Iterator[int]:
     words = split_words(text)
-    spans = zip(*(words[start:] for start in range(WIDTH)), strict=False)
-    return set(map(hash, spans))
+    return map(hash, zip(words, words[1:], words[2:], strict=False))
 
 
 class GoldIndex:
@@ -65,8 +67,10 @@ class GoldIndex:
         return self._matches[key]
 
     def _search(self, text: str) -> Mapping[int, float]:
+        # Most texts have no triple of any gold.
+        if self._golds.keys().isdisjoint(_hash_triples(text)):
+            return _NONE
         shared: Counter[int] = Counter()
-        # Most triples are in no gold.
         for shingle in self._golds.keys() & list_shingles(text):
             shared.update(self._golds[shingle])
         shares = {number: count / self._sizes[number] for number, count in shared.items()}

@@ -261,7 +261,7 @@ class _Execution:
         # While calls are in flight, loading the metrics and scoring cost no time.
         loop = asyncio.get_running_loop()
         loading = loop.run_in_executor(None, preload, self.job.task.metrics)
-        early = EarlyScores(self.job.task, self.job.dataset)
+        early = EarlyScores(self.job.task)
         async with early.scoring(loading):
             await self._predict(pending, early)
         await loading

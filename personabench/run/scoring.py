@@ -107,7 +107,7 @@ class _Scoring:
         self.folder = folder
         self.tally = Tally(task, judge is not None)
         self.ledger = Ledger()
-        self.scorer = early.scorer if early else AnswerScorer(task, dataset, judge is not None)
+        self.scorer = early.scorer if early else AnswerScorer(task, judge is not None)
         self.answered = 0
         self.missing = 0
         self.unjudged = 0
@@ -169,7 +169,8 @@ class _Scoring:
         if position in self._early:
             return self._early[position]
         judgement = self._current_judgement(prediction)
-        return self.scorer.score(position, prediction, judgement)
+        sample = self.dataset.load(position)
+        return self.scorer.score(sample, prediction, judgement)
 
     def _current_judgement(self, prediction: Prediction) -> Judgement | None:
         """The judgement of this very answer; None if it was made of an earlier one."""

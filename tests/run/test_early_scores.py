@@ -115,12 +115,12 @@ def test_the_score_so_far_is_that_of_the_official_scorer(tmp_path: Path) -> None
             return job
 
     job = asyncio.run(resolve())
-    score = EarlyScores(job.task, job.dataset)
+    score = EarlyScores(job.task)
     assert score.describe() == ""
     for position in (0, 1):
         sample: Sample = job.dataset.load(position)
         answer = str(int(sample.references[0]) % 5 + 1)
-        score.score(position, prediction(job.dataset, position, answer))
+        score.score(position, sample, prediction(job.dataset, position, answer))
     off_by_one, *_ = score.describe().split(" of ")
     assert score.describe().endswith("of 2 samples") and off_by_one.startswith("MAE ")
     assert float(off_by_one.removeprefix("MAE ")) >= 1.0
