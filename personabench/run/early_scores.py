@@ -23,8 +23,9 @@ from personabench.types import Prediction, Sample, Score
 _SHARE = 0.5
 _SLOW_SHARE = 0.02
 _SLOW = 0.02
-# Seconds that it may take at any time.
+# Seconds that it may take at any time, and without a look at replies.
 _ALWAYS = 0.1
+_MOMENT = 0.002
 # Scores in memory, about 700 bytes each; further ones are computed after the calls.
 _MOST = 50_000
 # Samples in memory, with their histories; further ones are scored after the calls as well.
@@ -75,9 +76,11 @@ class EarlyScores:
             await self._has_arrived.wait()
             self._has_arrived.clear()
             while self._waiting:
-                # Replies that have arrived go first.
+                # Replies that have arrived go first, and those that arrive meanwhile wait a moment.
                 await asyncio.sleep(0)
-                self.score(*self._waiting.popleft())
+                end = time.monotonic() + _MOMENT
+                while self._waiting and time.monotonic() < end:
+                    self.score(*self._waiting.popleft())
 
     def score(self, position: int, sample: Sample, prediction: Prediction) -> None:
         """Score an answer, unless scoring has taken too much of the time so far."""
