@@ -7,9 +7,10 @@ passes over the samples, with examples by sample and record.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ MAX_RECORDS = 5_000
 # one of a thousand data sets.
 _DEVIATIONS = 3.7
 _EXCERPT = 80
+# Seconds between two pauses of an audit that works in pauses.
+_MOMENT = 0.002
 
 
 @dataclass(frozen=True)
@@ -137,35 +140,18 @@ def audit(task: Task, dataset: Dataset, max_records: int | None = None) -> Audit
     Raises:
         PluginError: the task's code fails.
     """
-    started = time.perf_counter()
     auditor = _Auditor(task, dataset)
-    positions = auditor.read_questions(max_records)
-    auditor.search_histories(positions)
-    complete = len(positions) == len(dataset.index())
-    auditor.compare_users()
-    leaks: Sequence[str] = ()
-    counts: Sequence[str] = ()
-    short = auditor.short_golds
-    short_counts = [SHORT_GOLDS.format(count=short, total=len(positions))] if short else []
-    if complete and isinstance(task, Audited):
-        leaks = task.audit(dataset)
-        # A task may be audited without deriving from Audited (see Interface).
-        counts = task.counts(dataset) if hasattr(task, "counts") else ()
-    return Audit(
-        source=dataset.source,
-        samples=len(positions),
-        total=len(dataset.index()),
-        users=len(auditor.histories),
-        records=auditor.records,
-        dated=auditor.dated,
-        defects=list(auditor.defects()),
-        leaks=leaks,
-        counts=[*short_counts, *counts],
-        seconds=time.perf_counter() - started,
-    )
+    for _ in auditor.steps(max_records):
+        pass
+    return auditor.result()
 
 
 _brief: dict[str, Audit] = {}
+
+
+def _brief_key(task: Task, dataset: Dataset) -> str:
+    # Each seed of a command opens the same data again.
+    return f"{task.name} {task.params} {dataset.hash}"
 
 
 def audit_briefly(task: Task, dataset: Dataset) -> Audit | None:
@@ -176,20 +162,39 @@ def audit_briefly(task: Task, dataset: Dataset) -> Audit | None:
     """
     if dataset.sample:
         return None
-    # Each seed of a command opens the same data again.
-    key = f"{task.name} {task.params} {dataset.hash}"
+    key = _brief_key(task, dataset)
     if key not in _brief:
         _brief[key] = audit(task, dataset, MAX_RECORDS)
     return _brief[key]
+
+
+async def audit_in_pauses(task: Task, dataset: Dataset) -> None:
+    """Make the audit of `audit_briefly` while the event loop waits for something else.
+
+    Raises:
+        PluginError: the task's code fails.
+    """
+    key = _brief_key(task, dataset)
+    if dataset.sample or key in _brief:
+        return
+    auditor = _Auditor(task, dataset)
+    paused = time.monotonic()
+    for _ in auditor.steps(MAX_RECORDS):
+        if time.monotonic() > paused + _MOMENT:
+            await asyncio.sleep(0)
+            paused = time.monotonic()
+    _brief[key] = auditor.result()
 
 
 class _Auditor:
     """The state of one audit."""
 
     def __init__(self, task: Task, dataset: Dataset) -> None:
+        self._began = time.perf_counter()
         self.task = task
         self.dataset = dataset
         self.index = dataset.index()
+        self.positions: list[int] = []
         self.histories: dict[str, Marks] = {}
         self.records = 0
         self.dated = 0
@@ -222,20 +227,53 @@ class _Auditor:
             "same_user", "share half of a history or more with another user", "users"
         )
 
-    def read_questions(self, max_records: int | None) -> list[int]:
-        """The first pass: index golds, check times and options; returns the positions read."""
-        positions: list[int] = []
+    def steps(self, max_records: int | None) -> Iterator[None]:
+        """Audit step by step; `result` is valid after the last one.
+
+        Args:
+            max_records: as in `audit`.
+        """
+        yield from self._read_questions(max_records)
+        yield from self._search_histories()
+        self._compare_users()
+
+    def result(self) -> Audit:
+        """What the audit has shown."""
+        total = len(self.index)
+        leaks: Sequence[str] = ()
+        counts: Sequence[str] = ()
+        short = self.short_golds
+        short_counts = [SHORT_GOLDS.format(count=short, total=len(self.positions))] if short else []
+        if len(self.positions) == total and isinstance(self.task, Audited):
+            leaks = self.task.audit(self.dataset)
+            # A task may be audited without deriving from Audited (see Interface).
+            counts = self.task.counts(self.dataset) if hasattr(self.task, "counts") else ()
+        return Audit(
+            source=self.dataset.source,
+            samples=len(self.positions),
+            total=total,
+            users=len(self.histories),
+            records=self.records,
+            dated=self.dated,
+            defects=list(self.defects()),
+            leaks=leaks,
+            counts=[*short_counts, *counts],
+            seconds=time.perf_counter() - self._began,
+        )
+
+    def _read_questions(self, max_records: int | None) -> Iterator[None]:
+        """The first pass: index golds, check times and options."""
         for position in select(self.dataset, None, 0):
             # A question without records takes time as well.
-            if max_records is not None and self.records + len(positions) >= max_records:
+            if max_records is not None and self.records + len(self.positions) >= max_records:
                 break
             sample = load_sample(self.dataset, position, self.index)
             self.records += len(sample.history)
-            positions.append(position)
+            self.positions.append(position)
             self._read_question(sample)
             if max_records is not None:
                 self._kept[position] = sample
-        return positions
+            yield
 
     def _read_question(self, sample: Sample) -> None:
         self._check_times(sample)
@@ -275,15 +313,16 @@ class _Auditor:
         if first != sample.id:
             self.repeated_questions.add(sample=sample.id, user=sample.user_id, other_sample=first)
 
-    def search_histories(self, positions: Iterable[int]) -> None:
+    def _search_histories(self) -> Iterator[None]:
         """The second pass: look for golds in records, and for records that occur twice."""
         self._index_golds()
         holders: dict[int, tuple[str, str]] = {}
         checked: set[int] = set()
-        for position in positions:
+        for position in self.positions:
             sample = self._kept.pop(position, None)
             if sample is None:
                 sample = load_sample(self.dataset, position, self.index)
+            yield
             self._find_own_gold(sample)
             history_key = hash((sample.user_id, tuple(record.id for record in sample.history)))
             if history_key in checked:
@@ -364,7 +403,7 @@ class _Auditor:
                 text=_excerpt(stimulus or response),
             )
 
-    def compare_users(self) -> None:
+    def _compare_users(self) -> None:
         """Look for users whose histories coincide."""
         if self.task.shares_records:
             return

@@ -65,7 +65,7 @@ class ResolvedRun:
         roles: the backends of the simulator and the judge, if the task uses them, and of the
             profiler, if one is named and the method uses it.
         profiler_prompts: the texts of the method's prompts for the profiler.
-        audit: the audit of the data, unless it is example data.
+        audited: the data before a control of histories; None if it is not to be audited.
         training: what a trained method builds on; None for others.
     """
 
@@ -81,8 +81,20 @@ class ResolvedRun:
     changed_prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     roles: Mapping[RoleName, Backend] = dataclasses.field(default_factory=dict)
     profiler_prompts: Prompts = dataclasses.field(default_factory=Prompts)
-    audit: Audit | None = None
+    audited: Dataset | None = None
     training: Training | None = None
+
+    @property
+    def audit(self) -> Audit | None:
+        """The audit of the data, unless it is example data; made when it is first read.
+
+        Raises:
+            PluginError: the task's code fails.
+        """
+        if self.audited is None:
+            return None
+        with watch_opening():
+            return audit_briefly(self.task, self.audited)
 
     @property
     def judge(self) -> str | None:
@@ -103,11 +115,10 @@ class ResolvedRun:
     @property
     def warnings(self) -> list[str]:
         """Warnings about the data and the roles."""
-        audits = []
-        if self.audit and not self.audit.is_clean:
+        audit, audits = self.audit, []
+        if audit and not audit.is_clean:
             audits.append(
-                f"{self.audit.summary}; `personabench audit`, with this task and data, shows "
-                "examples"
+                f"{audit.summary}; `personabench audit`, with this task and data, shows examples"
             )
         return [*self.dataset.warnings, *audits, *self._role_warnings]
 
@@ -260,7 +271,7 @@ class _Resolver:
         self.opened: dict[str, tuple[Task, Dataset]] = {}
         self.default_wording = _default_wording(backend)
         self.wording: WordingName | None = options.wording
-        self.audits: dict[str, Audit | None] = {}
+        self.audited: dict[str, Dataset] = {}
 
     def resolve(self) -> list[ResolvedRun]:
         _check_options(self.options, self.backend)
@@ -340,7 +351,7 @@ class _Resolver:
             split = self.options.split or task.default_split
             with watch_opening():
                 dataset = open_split(task, split, self.options.data)
-                self.audits[name] = audit_briefly(task, dataset)
+                self.audited[name] = dataset
                 self.opened[name] = (
                     task,
                     apply_control(dataset, self.options.history, self.options.seed),
@@ -437,7 +448,7 @@ class _Resolver:
                 all_prompts.changed(self.default_wording),
                 roles,
                 profiler_prompts,
-                self.audits[_name_opened(task)],
+                self.audited[_name_opened(task)],
                 self._open_training(task, dataset, method, spec),
             ),
         )

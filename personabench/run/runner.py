@@ -13,7 +13,7 @@ import functools
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from personabench.models.client import Client
 from personabench.models.roles import RoleName
 from personabench.results.run_folder import RunFolder
 from personabench.results.summary import Role, RunFacts, Summary
+from personabench.run.audit import audit_in_pauses
 from personabench.run.early_scores import EarlyScores
 from personabench.run.first_contact import learn_dialects
 from personabench.run.judging import judge, judge_options, prompt_version, unjudged
@@ -55,6 +56,7 @@ from personabench.run.session import (
 )
 from personabench.run.shard_file import write_shard_file
 from personabench.run.surroundings import describe_harness, describe_machine
+from personabench.run.watchdog import watch_opening
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
 
@@ -151,7 +153,8 @@ async def run(
                 embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
-            jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
+            async with _audits(jobs):
+                jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
             if announce:
                 announce(jobs)
 
@@ -190,6 +193,29 @@ def _rare_searches_for_garbage() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*before)
+
+
+@contextlib.asynccontextmanager
+async def _audits(jobs: Sequence[ResolvedRun]) -> AsyncIterator[None]:
+    """Audit the data of runs while the block waits for their models.
+
+    Raises:
+        PluginError: a task's code fails.
+    """
+
+    async def audit() -> None:
+        with watch_opening():
+            for job in jobs:
+                if job.audited is not None:
+                    await audit_in_pauses(job.task, job.audited)
+
+    auditing = asyncio.create_task(audit(), name="audits")
+    try:
+        yield
+    except BaseException:
+        auditing.cancel()
+        raise
+    await auditing
 
 
 async def _execute(
@@ -385,7 +411,7 @@ class _Execution:
         return (earlier_spent or 0.0) + self.session.budget.spent - spent_before
 
     def _facts(self, earlier: Summary | None) -> RunFacts:
-        job, engine = self.job, self.engine
+        job, engine, audit = self.job, self.engine, self.job.audit
         return RunFacts(
             data=str(self.options.data.resolve()) if self.options.data else None,
             subject=describe_subject(job.task, job.dataset, self.options.data),
@@ -405,7 +431,7 @@ class _Execution:
                 **_describe_training(job),
             },
             warnings=[*job.warnings, *self.edits],
-            audit=job.audit.summary if job.audit else None,
+            audit=audit.summary if audit else None,
             roles={role: self._role(role, backend) for role, backend in job.roles.items()},
             judge=job.judge,
             judge_options=judge_options(job.task) if job.judge else {},

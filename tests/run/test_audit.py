@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,14 @@ from personabench.api.registry import list_entries, load_class
 from personabench.api.users import open_split
 from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
-from personabench.run.audit import MAX_RECORDS, Audit, audit, to_rows
+from personabench.run.audit import (
+    MAX_RECORDS,
+    Audit,
+    audit,
+    audit_briefly,
+    audit_in_pauses,
+    to_rows,
+)
 from personabench.testing import check_task
 
 USERS = 12
@@ -250,6 +258,40 @@ def test_the_audit_of_a_run_reads_a_bounded_part_and_says_so(tmp_path: Path) -> 
     assert MAX_RECORDS - 300 < result.records <= MAX_RECORDS + 100
     assert 0 < result.samples < 300
     assert f"audit of {result.samples} of 300 questions: " in result.summary
+
+
+async def test_an_audit_in_pauses_is_the_same_and_lets_others_work(tmp_path: Path) -> None:
+    task = load_class("task", "lamp4")()
+    dataset = open_split(task, "user/dev", headlines(tmp_path / "d", 200, records=10))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    await audit_in_pauses(task, dataset)
+    counting.cancel()
+    assert turns > 3
+    paused, whole = audit_briefly(task, dataset), audit(task, dataset, MAX_RECORDS)
+    assert paused is not None and paused is audit_briefly(task, dataset)
+    assert to_rows(paused) | {"seconds": 0} == to_rows(whole) | {"seconds": 0}
+
+
+async def test_code_that_fails_under_the_audit_ends_a_command_before_its_first_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Any, sample: Sample) -> Any:
+        raise ZeroDivisionError("no options")
+
+    monkeypatch.setattr(load_class("task", "lamp4"), "options", fail)
+    chosen = options(tmp_path / "r", data=headlines(tmp_path / "d", 8))
+    backend = Scripted()
+    with pytest.raises(ZeroDivisionError, match="no options"):
+        await runner.run(chosen, backend=backend)
+    assert not backend.requests
 
 
 async def test_a_run_keeps_the_audit_of_data_that_is_no_example(tmp_path: Path) -> None:
