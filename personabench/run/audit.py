@@ -36,8 +36,10 @@ MAX_RECORDS = 5_000
 # one of a thousand data sets.
 _DEVIATIONS = 3.7
 _EXCERPT = 80
-# Seconds between two pauses of an audit that works in pauses.
-_MOMENT = 0.002
+# Seconds of work between two pauses of an audit, and of a pause: in a shorter one, threads that wait
+# for the interpreter would not get it.
+_MOMENT = 0.005
+_PAUSE = 0.001
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ async def audit_in_pauses(task: Task, dataset: Dataset) -> None:
     paused = time.monotonic()
     for _ in auditor.steps(MAX_RECORDS):
         if time.monotonic() > paused + _MOMENT:
-            await asyncio.sleep(0)
+            await asyncio.sleep(_PAUSE)
             paused = time.monotonic()
     _brief[key] = auditor.result()
 
