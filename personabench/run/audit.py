@@ -36,8 +36,8 @@ MAX_RECORDS = 5_000
 # one of a thousand data sets.
 _DEVIATIONS = 3.7
 _EXCERPT = 80
-# Seconds of work between two pauses of an audit, and of a pause: in a shorter one, threads that wait
-# for the interpreter would not get it.
+# Seconds of work between two pauses of an audit, and of a pause: in a shorter one, threads that
+# wait for the interpreter would not get it.
 _MOMENT = 0.005
 _PAUSE = 0.001
 
