@@ -136,7 +136,15 @@ RESULTS_FILES = {
 }
 
 
-@pytest.mark.parametrize("odd", CORPUS)
+@pytest.mark.parametrize(
+    "odd",
+    # Each starts a dozen processes.
+    [
+        pytest.param("folder", marks=pytest.mark.variants),
+        pytest.param("deep object", marks=pytest.mark.variants),
+        *(name for name in CORPUS if name not in ("folder", "deep object")),
+    ],
+)
 def test_in_the_place_of_a_file_of_a_results_folder(
     personabench: Command, finished: Path, tmp_path: Path, odd: str
 ) -> None:

@@ -383,6 +383,7 @@ def test_a_limit_takes_whole_users_and_a_larger_one_goes_on(tmp_path: Path) -> N
     assert select(dataset, 5, seed=5) != chosen[5]
 
 
+@pytest.mark.variants
 async def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
     peaks = {}
     for samples in (500, 3000):

@@ -95,6 +95,7 @@ def test_without_a_cache_every_payment_is_booked(tmp_path: Path, policy: Any) ->
     assert booked_tokens(summary) == count_tokens(model)
 
 
+@pytest.mark.variants
 def test_the_books_of_a_killed_run_are_those_of_a_whole_one(tmp_path: Path) -> None:
     def words(results: Path, url: str) -> list[str]:
         command = "run -t lamp4 -m icl_edit -n 12 -b openai --model tiny -j 4 --json"

@@ -31,7 +31,7 @@ def run(chosen: runner.Options) -> list[runner.Outcome]:
     return asyncio.run(runner.run(chosen))
 
 
-@pytest.mark.parametrize("task", ["lamp3", "lamp4"])
+@pytest.mark.parametrize("task", [pytest.param("lamp3", marks=pytest.mark.variants), "lamp4"])
 def test_the_plan_states_the_calls_that_the_ledger_will_show(tmp_path: Path, task: str) -> None:
     chosen = options(tmp_path / "results", METHODS, task, limit=8)
     forecasts = asyncio.run(plan(chosen))
@@ -81,9 +81,9 @@ def talkative(task: str) -> Scripted:
 @pytest.mark.parametrize(
     ("method", "task"),
     [
-        ("rpm", "lamp2m"),
+        pytest.param("rpm", "lamp2m", marks=pytest.mark.variants),
         ("rpm", "lamp4"),
-        ("cipher", "lamp3"),
+        pytest.param("cipher", "lamp3", marks=pytest.mark.variants),
         ("cipher", "lamp4"),
         pytest.param("rpm", "lamp3", marks=pytest.mark.variants),
         pytest.param("rpm", "lamp7", marks=pytest.mark.variants),
@@ -109,9 +109,9 @@ def test_the_plan_holds_for_a_model_that_says_more(tmp_path: Path, method: str, 
 @pytest.mark.parametrize(
     "task",
     [
-        "lamp1",
+        pytest.param("lamp1", marks=pytest.mark.variants),
         pytest.param("lamp2m", marks=pytest.mark.variants),
-        "lamp3",
+        pytest.param("lamp3", marks=pytest.mark.variants),
         "lamp4",
         pytest.param("lamp7", marks=pytest.mark.variants),
     ],
@@ -127,7 +127,15 @@ def test_the_plan_of_every_core_method_holds_for_a_scripted_run(tmp_path: Path, 
         assert forecast.to_pay == paid(out)
 
 
-@pytest.mark.parametrize("method", ["drp", "continual", "e_then_e", "persona_db"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("drp", marks=pytest.mark.variants),
+        "continual",
+        "e_then_e",
+        "persona_db",
+    ],
+)
 def test_what_a_plan_would_pay_is_what_a_run_pays(tmp_path: Path, method: str) -> None:
     for task in ("lamp2m", "lamp4"):
         chosen = options(tmp_path, method, task, limit=4)
@@ -146,7 +154,10 @@ def test_without_memory_a_repeated_call_is_planned_to_be_paid_again(
     assert paid(out) == first.total
 
 
-@pytest.mark.parametrize(("features", "most"), [(0, 20), (1, 20), (8, 20), (8, 60)])
+@pytest.mark.parametrize(
+    ("features", "most"),
+    [(0, 20), (1, 20), (8, 20), pytest.param(8, 60, marks=pytest.mark.variants)],
+)
 def test_a_plan_bounds_the_calls_of_lists_that_the_model_writes(
     tmp_path: Path, features: int, most: int
 ) -> None:

@@ -79,7 +79,7 @@ def test_one_termination_ends_a_blocked_process(tmp_path: Path) -> None:
         pytest.param("sleep", signal.SIGINT, marks=pytest.mark.variants),
         pytest.param("busy", signal.SIGINT, marks=pytest.mark.variants),
         pytest.param("swallows", signal.SIGINT, marks=pytest.mark.variants),
-        ("native", signal.SIGINT),
+        pytest.param("native", signal.SIGINT, marks=pytest.mark.variants),
         ("swallows", signal.SIGTERM),
     ],
 )
@@ -198,7 +198,12 @@ async def test_a_sample_over_its_time_fails_alone(
 
 
 @pytest.mark.parametrize(
-    "fault", ["sys.exit(0)", "raise KeyboardInterrupt", "raise ValueError('no idea')"]
+    "fault",
+    [
+        pytest.param("sys.exit(0)", marks=pytest.mark.variants),
+        "raise KeyboardInterrupt",
+        pytest.param("raise ValueError('no idea')", marks=pytest.mark.variants),
+    ],
 )
 def test_a_background_task_of_a_plugin_ends_no_command(tmp_path: Path, fault: str) -> None:
     (tmp_path / "leaving.py").write_text(

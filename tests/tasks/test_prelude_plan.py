@@ -47,7 +47,14 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize("rule", [*RULES, "at most 3 words", "at most 99 words"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(pytest.param(rule, marks=pytest.mark.variants) for rule in RULES),
+        "at most 3 words",
+        "at most 99 words",
+    ],
+)
 @pytest.mark.parametrize(("method", "update"), [("none", 0), ("cipher", 12), ("e_then_e", 1)])
 def test_no_rule_is_kept_by_what_a_plan_takes_for_a_draft(
     method: str, update: int, rule: str, tmp_path: Path
@@ -89,7 +96,7 @@ def make_accepting_user(one_in: int) -> Callable[[Any], str]:
 @pytest.mark.parametrize(
     ("method", "calls", "half", "all_"),
     [
-        ("none", 120, 20, 50),
+        pytest.param("none", 120, 20, 50, marks=pytest.mark.variants),
         pytest.param("icl_edit", 120, 20, 50, marks=pytest.mark.variants),
         pytest.param("continual", 159, 14, 33, marks=pytest.mark.variants),
         pytest.param("e_then_e", 121, 20, 50, marks=pytest.mark.variants),

@@ -214,7 +214,14 @@ async def test_a_filtered_answer_is_counted_and_neither_stored_nor_owed(
     assert again.summary.counters["refused"] == 3 and len(server.bodies) == paid
 
 
-@pytest.mark.parametrize("word", ["error", "insufficient_system_resource", "a_word_to_come"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        pytest.param("error", marks=pytest.mark.variants),
+        pytest.param("insufficient_system_resource", marks=pytest.mark.variants),
+        "a_word_to_come",
+    ],
+)
 async def test_a_reply_that_was_broken_off_is_asked_for_again(
     server: Server, tmp_path: Path, word: str
 ) -> None:
@@ -288,7 +295,7 @@ ERRORS: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("backend", ["openai", "vllm"])
+@pytest.mark.parametrize("backend", ["openai", pytest.param("vllm", marks=pytest.mark.variants)])
 @pytest.mark.parametrize("case", ERRORS)
 async def test_an_error_inside_a_200_goes_the_way_of_its_code(
     server: Server, tmp_path: Path, case: str, backend: str
