@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -16,6 +17,12 @@ from personabench.retrieval.embedders import Embedders
 
 if TYPE_CHECKING:
     from browser_page import Page
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than the cores, since many tests wait for processes and servers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (cores or 1) + 1
 
 
 @pytest.fixture
