@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 PROBE = """
 import sys
 from personabench.metrics.rouge import create_scorer
@@ -32,6 +34,7 @@ def test_a_scorer_needs_no_toolkit_and_leaves_the_package_to_others() -> None:
     assert stemming == ["1.0"]
 
 
+@pytest.mark.variants
 def test_a_toolkit_that_is_loaded_stays_the_same_module() -> None:
     code = (
         "import sys, nltk, rouge_score.rouge_scorer as package\n"

@@ -187,6 +187,7 @@ def test_every_mark_stands_out_from_its_background(page: Page, dark: bool) -> No
         assert contrast(colour, card) >= 3.0, (name, value)
 
 
+@pytest.mark.variants
 def test_the_address_keeps_the_view(page: Page, report: Path) -> None:
     page.set("#filter-model", "another")
     page.until(lambda: len(page.texts("#one option")) == 4)
@@ -423,6 +424,7 @@ def test_the_browser_opens_where_there_are_samples(browser: Page, tmp_path: Path
 
 
 @pytest.mark.skipif(not shutil.which("pdftotext"), reason="poppler-utils is not installed")
+@pytest.mark.variants
 def test_paper_repeats_the_heads_of_tables(browser: Page, tmp_path: Path) -> None:
     grid = tuple(Method("rag", records=1, params={"k": k}) for k in range(1, 40))
     make(tmp_path, (Method("none"), *grid), users=6, each=1)

@@ -163,6 +163,7 @@ def test_a_run_killed_anywhere_pays_again_for_the_call_in_flight_alone(
     check(tmp_path, name, cache, points=12)
 
 
+@pytest.mark.variants
 def test_a_refresh_killed_while_scoring_is_continued_by_the_same_command(tmp_path: Path) -> None:
     changes = dict(RUNS["judge"], cache="refresh", results=tmp_path)
     with refusing_server() as server:

@@ -109,6 +109,7 @@ def test_a_second_interrupt_always_ends_the_process(
     assert [json.loads(line)["error"] for line in path.read_text().splitlines()] == [None, None]
 
 
+@pytest.mark.variants
 def test_a_check_ends_at_the_second_interrupt(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN.replace("STUCK", STUCK["sleep"]))
     process = subprocess.Popen(

@@ -393,6 +393,7 @@ def test_compare_prints_them(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.variants
 def test_a_table_of_six_people_says_who_carries_the_interval_and_the_n_of_categories(
     tmp_path: Path,
 ) -> None:

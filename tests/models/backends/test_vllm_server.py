@@ -344,6 +344,7 @@ def test_thinking_on_and_off_are_two_models(fake_command: None, tmp_path: Path) 
     assert call["stored"]
 
 
+@pytest.mark.variants
 def test_one_server_for_all_seeds(fake_command: None, tmp_path: Path) -> None:
     ended = subprocess.run(
         words(tmp_path, "--seeds", "0,1,2", "-n", "3", "--json"), capture_output=True, text=True
