@@ -47,7 +47,9 @@ class EarlyScores:
         self._metric = task.metrics[0]
         self._waiting: deque[tuple[int, Sample, Prediction]] = deque()
         self._has_arrived = asyncio.Event()
-        self._is_off = False
+        # What trajectories and conversations have shown so far is no sample of the whole.
+        self._is_off = task.protocol != "static"
+        self._first: asyncio.Future[None] | None = None
         self._began = time.monotonic()
         self._spent = 0.0
         self._values: list[Any] = []
@@ -68,10 +70,18 @@ class EarlyScores:
             yield
         finally:
             await cancel_all([task])
+            if self._first is not None:
+                await asyncio.wait([self._first])
 
     async def _score_all(self, loading: asyncio.Future[None]) -> None:
         # Awaiting it directly would cancel it with this task.
         await asyncio.wait([loading])
+        await self._has_arrived.wait()
+        # To score the first answer may take loading a model, for which no reply should wait.
+        loop = asyncio.get_running_loop()
+        self._first = loop.run_in_executor(None, self.score, *self._waiting.popleft())
+        await asyncio.wait([self._first])
+        self._spent = 0.0
         while not self._is_off:
             await self._has_arrived.wait()
             self._has_arrived.clear()
@@ -106,8 +116,7 @@ class EarlyScores:
     def describe(self) -> str:
         """The score so far in words; empty without one."""
         count = len(self._values)
-        # Of a conversation or a trajectory, answers so far are no sample of all.
-        if not count or self._task.protocol != "static":
+        if not count:
             return ""
         if self._described[0] != count:
             plural = "s" * (count > 1)
