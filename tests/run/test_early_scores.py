@@ -101,7 +101,7 @@ def test_the_first_answer_may_take_long_and_holds_up_nothing(
 
     def load_first(self: Any, parsed: str | None, sample: Sample) -> Any:
         if not measured:
-            time.sleep(1.0)
+            time.sleep(0.6)
         return measure(self, parsed, sample)
 
     monkeypatch.setattr(task, "measure", load_first)
