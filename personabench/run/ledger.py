@@ -90,7 +90,10 @@ class Ledger:
         for call in calls:
             # Whole keys of millions of calls would fill the memory.
             key = hash(call.key)
-            account = self._accounts.setdefault((call.phase, bool(call.profiler)), _Account())
+            purpose = call.phase, bool(call.profiler)
+            account = self._accounts.get(purpose)
+            if account is None:
+                account = self._accounts[purpose] = _Account()
             if key not in self._booked:
                 self._booked.add(key)
                 account.book(call)
