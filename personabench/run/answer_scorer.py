@@ -84,9 +84,11 @@ class AnswerScorer:
             # items: the metrics of evidence leave this sample out.
             self.counters["shown_unknown"] += 1
 
-        complete = {}
-        for scorer, metrics in values.items():
-            complete[scorer] = {**metrics, **retrieval, **interaction}
+        further = {**retrieval, **interaction}
+        # Copies would take memory: most answers have one reading, and nothing further.
+        complete = values
+        if further:
+            complete = {scorer: {**metrics, **further} for scorer, metrics in values.items()}
         first_values = complete[task.scorers[0]]
         if self._primary not in first_values:
             self._require_judge(first_values)

@@ -26,8 +26,8 @@ _SLOW = 0.02
 # Seconds that it may take at any time, and without a look at replies.
 _ALWAYS = 0.1
 _MOMENT = 0.002
-# Scores in memory, about 700 bytes each; further ones are computed after the calls.
-_MOST = 50_000
+# Scores in memory, about a kilobyte each; further ones are computed after the calls.
+_MOST = 10_000
 # Samples in memory, with their histories; further ones are scored after the calls as well.
 _MOST_WAITING = 256
 
