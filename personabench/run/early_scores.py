@@ -70,8 +70,9 @@ class EarlyScores:
             yield
         finally:
             await cancel_all([task])
-            if self._first is not None:
-                await asyncio.wait([self._first])
+        # After a failure nothing is scored, so nothing is waited for.
+        if self._first is not None:
+            await asyncio.wait([self._first])
 
     async def _score_all(self, loading: asyncio.Future[None]) -> None:
         # Awaiting it directly would cancel it with this task.
