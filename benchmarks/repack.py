@@ -14,7 +14,7 @@ greedy answers of one file differ between runs as well.
 compares the repacked file with itself under other settings of llama.cpp (fields of xllamacpp's
 `CommonParams`; flash_attn_type=DISABLED or ENABLED; threads, which the backend chooses by the cores
 that are free).  `--settings` alone compares those that may depend on the machine: slots, threads up
-to its cores, batches and flash attention.
+to its cores, batches, flash attention and the reuse of prompts.
 """
 
 from __future__ import annotations
@@ -81,6 +81,9 @@ def list_settings() -> list[str]:
         *(f"n_parallel={count}" for count in (1, 2, 8, 16)),
         *(f"n_ubatch={count}" for count in (128, 256, 1024)),
         "flash_attn_type=DISABLED",
+        "kv_unified=true",
+        "cache_ram_mib=0",
+        "n_cache_reuse=64",
     ]
 
 
