@@ -26,6 +26,7 @@ from typing import Any
 
 import msgspec
 
+from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import command, free_port
@@ -169,4 +170,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None

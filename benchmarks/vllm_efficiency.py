@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from throughput import generate
 
+from personabench.errors import UsageError
 from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.vllm import VLLM
 from personabench.models.backends.vllm_server import command
@@ -193,4 +194,7 @@ def print_throughput(label: str, throughput: Throughput) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None
