@@ -20,6 +20,7 @@ from personabench.api.task import Task
 from personabench.api.users import Marks, find_coinciding, mark_history
 from personabench.run.gold_index import GoldIndex
 from personabench.run.selection import select
+from personabench.run.watchdog import watch_opening
 from personabench.types import Record, Sample, User, moment, normalized
 
 SHORT_GOLDS = (
@@ -166,7 +167,8 @@ def audit_briefly(task: Task, dataset: Dataset) -> Audit | None:
         return None
     key = _brief_key(task, dataset)
     if key not in _brief:
-        _brief[key] = audit(task, dataset, MAX_RECORDS)
+        with watch_opening():
+            _brief[key] = audit(task, dataset, MAX_RECORDS)
     return _brief[key]
 
 
@@ -181,11 +183,12 @@ async def audit_in_pauses(task: Task, dataset: Dataset) -> None:
         return
     auditor = _Auditor(task, dataset)
     paused = time.monotonic()
-    for _ in auditor.steps(MAX_RECORDS):
-        if time.monotonic() > paused + _MOMENT:
-            await asyncio.sleep(_PAUSE)
-            paused = time.monotonic()
-    _brief[key] = auditor.result()
+    with watch_opening():
+        for _ in auditor.steps(MAX_RECORDS):
+            if time.monotonic() > paused + _MOMENT:
+                await asyncio.sleep(_PAUSE)
+                paused = time.monotonic()
+        _brief[key] = auditor.result()
 
 
 class _Auditor:

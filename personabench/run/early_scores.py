@@ -23,8 +23,9 @@ from personabench.types import Prediction, Sample, Score
 _SHARE = 0.5
 _SLOW_SHARE = 0.02
 _SLOW = 0.02
-# Seconds that it may take at any time, and without a look at replies.
+# Seconds that scoring may take in any case.
 _ALWAYS = 0.1
+# Seconds of scoring between two looks at the replies.
 _MOMENT = 0.002
 # Scores in memory, about a kilobyte each; further ones are computed after the calls.
 _MOST = 10_000
@@ -78,7 +79,7 @@ class EarlyScores:
         # Awaiting it directly would cancel it with this task.
         await asyncio.wait([loading])
         await self._has_arrived.wait()
-        # To score the first answer may take loading a model, for which no reply should wait.
+        # Scoring the first answer may load a model, which must not hold up the replies.
         loop = asyncio.get_running_loop()
         self._first = loop.run_in_executor(None, self.score, *self._waiting.popleft())
         await asyncio.wait([self._first])

@@ -91,10 +91,7 @@ class ResolvedRun:
         Raises:
             PluginError: the task's code fails.
         """
-        if self.audited is None:
-            return None
-        with watch_opening():
-            return audit_briefly(self.task, self.audited)
+        return None if self.audited is None else audit_briefly(self.task, self.audited)
 
     @property
     def judge(self) -> str | None:

@@ -21,7 +21,13 @@ import msgspec
 
 from personabench.api.judged import metrics_added_by_judge
 from personabench.api.task import Task
-from personabench.errors import DataError, MisfitError, RunError, UsageError
+from personabench.errors import (
+    DataError,
+    MisfitError,
+    PersonabenchError,
+    RunError,
+    UsageError,
+)
 from personabench.metrics.preload import preload
 from personabench.models.backends.base import Backend
 from personabench.models.budget import Budget
@@ -56,7 +62,6 @@ from personabench.run.session import (
 )
 from personabench.run.shard_file import write_shard_file
 from personabench.run.surroundings import describe_harness, describe_machine
-from personabench.run.watchdog import watch_opening
 
 __all__ = ["Options", "Outcome", "ResolvedRun", "resolve", "run"]
 
@@ -153,8 +158,18 @@ async def run(
                 embedders = options.embedders(open_vector_store(options))
                 stack.push_async_callback(embedders.aclose)
                 session = Session(model, cache, embedders, budget, openings)
-            async with _audits(jobs):
-                jobs, logs = await learn_dialects(jobs, resolve_jobs, seed_options, session, stack)
+            logs: dict[Path, Path] = {}
+            try:
+                async with _audits(jobs):
+                    jobs, logs = await learn_dialects(
+                        jobs, resolve_jobs, seed_options, session, stack
+                    )
+            except PersonabenchError:
+                # Those that were started to learn a dialect, before the audit failed.
+                for job in jobs:
+                    if job.folder.path in logs:
+                        job.folder.discard()
+                raise
             if announce:
                 announce(jobs)
 
@@ -204,10 +219,9 @@ async def _audits(jobs: Sequence[ResolvedRun]) -> AsyncIterator[None]:
     """
 
     async def audit() -> None:
-        with watch_opening():
-            for job in jobs:
-                if job.audited is not None:
-                    await audit_in_pauses(job.task, job.audited)
+        for job in jobs:
+            if job.audited is not None:
+                await audit_in_pauses(job.task, job.audited)
 
     auditing = asyncio.create_task(audit(), name="audits")
     try:

@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from engine_fixtures import headlines, options, text
+from engine_fixtures import headlines, model_server, options, text
 
 from personabench import Record, Sample, Task, Vocabulary
 from personabench.api.registry import list_entries, load_class
 from personabench.api.users import open_split
+from personabench.errors import PluginError
+from personabench.models.backends.base import BackendOptions
 from personabench.models.backends.scripted import Scripted
 from personabench.run import runner
 from personabench.run.audit import (
@@ -280,18 +282,26 @@ async def test_an_audit_in_pauses_is_the_same_and_lets_others_work(tmp_path: Pat
     assert to_rows(paused) | {"seconds": 0} == to_rows(whole) | {"seconds": 0}
 
 
-async def test_code_that_fails_under_the_audit_ends_a_command_before_its_first_sample(
+async def test_code_that_fails_under_the_audit_ends_a_command_and_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Any, sample: Sample) -> Any:
-        raise ZeroDivisionError("no options")
+        raise PluginError("no options")
 
     monkeypatch.setattr(load_class("task", "lamp4"), "options", fail)
-    chosen = options(tmp_path / "r", data=headlines(tmp_path / "d", 8))
-    backend = Scripted()
-    with pytest.raises(ZeroDivisionError, match="no options"):
-        await runner.run(chosen, backend=backend)
-    assert not backend.requests
+    # Audits are kept by their data, so that no other test may have made this one.
+    data = headlines(tmp_path / "d", 9)
+    with model_server(0.01) as server:
+        chosen = options(
+            tmp_path / "r",
+            data=data,
+            backend="openai",
+            backend_options=BackendOptions(model="tiny", base_url=server.url),
+        )
+        with pytest.raises(PluginError, match="no options"):
+            await runner.run(chosen)
+        assert not server.asked, "the server answers no sample"
+    assert not list((tmp_path / "r").rglob("spec.json"))
 
 
 async def test_a_run_keeps_the_audit_of_data_that_is_no_example(tmp_path: Path) -> None:
